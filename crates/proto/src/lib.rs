@@ -1,8 +1,20 @@
 //! Ids, messages and wire encoding of Heliostat. No I/O, no unsafe code, no clock.
+//!
+//! ```
+//! use heliostat_proto::{TaskId, WorkerId};
+//!
+//! let task = TaskId::root(WorkerId([1; 16])).child(0, 7);
+//! assert_eq!(task.object(1).task(), task);
+//! ```
 #![forbid(unsafe_code)]
 
+pub mod blob;
+pub mod frame;
 mod id;
 mod locator;
+pub mod message;
+mod value;
 
 pub use id::{JobId, NodeId, ObjectId, ParseIdError, TaskId, WorkerId};
 pub use locator::Locator;
+pub use value::{Blob, Bytes, Fact, Failure, RefEntry, Value};

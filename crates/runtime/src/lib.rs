@@ -1,2 +1,5 @@
-//! Ownership, submission and scheduling of Heliostat as pure state machines: events in, actions out.
+//! Ownership, submission and scheduling of Heliostat as pure state machines: events in, actions out. No clock, no
+//! sockets, no threads, no napi.
 #![forbid(unsafe_code)]
+
+pub mod schedule;

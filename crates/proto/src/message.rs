@@ -1,0 +1,369 @@
+//! What processes of one cluster say to each other. One set of messages serves the embedded node and a cluster.
+
+use serde::{Deserialize, Serialize};
+
+use crate::value::{Blob, Failure, Value};
+use crate::{JobId, NodeId, ObjectId, TaskId, WorkerId};
+
+/// Version of these messages; processes of different versions refuse each other.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// What a process is in the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Role {
+    /// A user's program.
+    Driver,
+    /// A process that the daemon started to run tasks; the token it was given proves it.
+    Worker {
+        /// Given to the process at its start, once.
+        token: u128,
+    },
+}
+
+/// Amounts of named resources; `CPU`, `GPU`, `memory` and custom names. Kept sorted by name, in thousandths, so that
+/// fractions add up exactly and equal requests compare equal.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub struct Resources(Vec<(String, u64)>);
+
+impl Resources {
+    /// Amounts below this count as nothing.
+    pub const UNIT: f64 = 0.001;
+
+    /// From amounts by name; zero amounts are left out.
+    pub fn new(amounts: impl IntoIterator<Item = (String, f64)>) -> Self {
+        let mut list: Vec<(String, u64)> = amounts
+            .into_iter()
+            .map(|(name, amount)| (name, (amount / Self::UNIT).round().max(0.0) as u64))
+            .filter(|(_, amount)| *amount > 0)
+            .collect();
+        list.sort();
+        Self(list)
+    }
+
+    /// Amount of one resource in thousandths.
+    pub fn amount(&self, name: &str) -> u64 {
+        self.0.iter().find(|(n, _)| n == name).map_or(0, |(_, amount)| *amount)
+    }
+
+    /// Names and amounts in thousandths, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.0.iter().map(|(name, amount)| (name.as_str(), *amount))
+    }
+
+    /// Whether all of `request` is here.
+    pub fn covers(&self, request: &Self) -> bool {
+        request.iter().all(|(name, amount)| self.amount(name) >= amount)
+    }
+
+    /// Takes `request` away; the caller has checked [`Self::covers`], or means to be oversubscribed and keeps the debt.
+    pub fn subtract(&mut self, request: &Self) {
+        for (name, amount) in request.iter() {
+            if let Some((_, have)) = self.0.iter_mut().find(|(n, _)| n == name) {
+                *have = have.saturating_sub(amount);
+            }
+        }
+    }
+
+    /// Gives `request` back.
+    pub fn add(&mut self, request: &Self) {
+        for (name, amount) in request.iter() {
+            match self.0.iter_mut().find(|(n, _)| n == name) {
+                Some((_, have)) => *have += amount,
+                None => self.0.push((name.to_owned(), amount)),
+            }
+        }
+        self.0.sort();
+    }
+}
+
+/// From a process to its node's daemon.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum ToDaemon {
+    /// First message on a connection.
+    Hello {
+        /// [`PROTOCOL_VERSION`] of the sender.
+        version: u32,
+        /// What the sender is.
+        role: Role,
+    },
+    /// Asks for a worker with these resources; answered by [`FromDaemon::LeaseGranted`] or [`FromDaemon::LeaseRefused`].
+    RequestLease {
+        /// Named by the asker, unique in its connection.
+        request: u64,
+        /// What the tasks take while they run.
+        resources: Resources,
+    },
+    /// The request is no longer wanted. A grant that crosses it is given back by [`Self::ReturnLease`].
+    CancelLease {
+        /// The request.
+        request: u64,
+    },
+    /// The worker is free for others.
+    ReturnLease {
+        /// The lease.
+        lease: u64,
+    },
+    /// A range of the store to write in; the body is the store's own `LeaseRequest`.
+    StoreLease {
+        /// Named by the asker.
+        request: u64,
+        /// Encoded by the store crate's types.
+        body: Vec<u8>,
+    },
+    /// Objects that nobody refers to any more.
+    StoreFree {
+        /// Their places.
+        locators: Vec<crate::Locator>,
+    },
+    /// Asks for a connection to another process.
+    Connect {
+        /// Named by the asker.
+        request: u64,
+        /// The other process.
+        peer: WorkerId,
+    },
+    /// The worker's task began or ended to wait for objects: its CPU may be lent to another worker meanwhile.
+    Waiting(bool),
+    /// Asks for the state of the node.
+    State {
+        /// Named by the asker.
+        request: u64,
+    },
+    /// The driver leaves: its workers' work ends, the answer is [`FromDaemon::Goodbye`] after all their output was sent.
+    Leave,
+}
+
+/// From the daemon to a process of its node. Some carry descriptors.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum FromDaemon {
+    /// The connection is accepted. Descriptors: those of the seat in the store.
+    Welcome(Box<Welcome>),
+    /// The connection is refused and closed.
+    Refused(Failure),
+    /// A worker for the asker. Descriptor: a connection to the worker, when `connect` says so.
+    LeaseGranted {
+        /// The request this answers.
+        request: u64,
+        /// Names the lease.
+        lease: u64,
+        /// The worker.
+        worker: WorkerId,
+        /// Its process id.
+        pid: u32,
+        /// Whether a descriptor comes along; else the two are connected already.
+        connect: bool,
+    },
+    /// No worker will ever be given for this request.
+    LeaseRefused {
+        /// The request this answers.
+        request: u64,
+        /// Why.
+        failure: Failure,
+    },
+    /// Somebody else waits for a worker: give the lease back when nothing runs on it.
+    RecallLease {
+        /// The lease.
+        lease: u64,
+    },
+    /// The leased worker is gone, with the facts of its end.
+    LeaseBroken {
+        /// The lease.
+        lease: u64,
+        /// The worker.
+        worker: WorkerId,
+        /// `WORKER_CRASHED` with exit code or signal, and its last lines of stderr.
+        failure: Failure,
+    },
+    /// Answers [`ToDaemon::StoreLease`].
+    StoreLeased {
+        /// The request this answers.
+        request: u64,
+        /// The store crate's `Result<LeaseGrant, LeaseError>`, encoded.
+        body: Vec<u8>,
+    },
+    /// Answers [`ToDaemon::Connect`]. Descriptor: the connection, when `ok`.
+    Connected {
+        /// The request this answers.
+        request: u64,
+        /// The other process.
+        peer: WorkerId,
+        /// Whether it lives.
+        ok: bool,
+    },
+    /// Another process wants to talk. Descriptor: the connection.
+    Peer {
+        /// The other process.
+        peer: WorkerId,
+    },
+    /// A process of the node ended; connections to it are or will be closed.
+    PeerGone {
+        /// The process.
+        peer: WorkerId,
+    },
+    /// Whole lines (or a piece of an over-long one) that a worker of this driver's job wrote.
+    Output {
+        /// 1 for standard output, 2 for standard error.
+        stream: u8,
+        /// What ran in the worker when it wrote.
+        name: String,
+        /// The worker's process id.
+        pid: u32,
+        /// The bytes, ending in a line feed.
+        lines: crate::Bytes,
+    },
+    /// Answers [`ToDaemon::State`].
+    State {
+        /// The request this answers.
+        request: u64,
+        /// The state.
+        state: Box<NodeState>,
+    },
+    /// Answers [`ToDaemon::Leave`].
+    Goodbye,
+}
+
+/// What a process learns when it joins a node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The id of the process.
+    pub worker: WorkerId,
+    /// The node.
+    pub node: NodeId,
+    /// The driver's job; a worker gets it with each task.
+    pub job: JobId,
+    /// The life of this process as an owner.
+    pub epoch: u64,
+    /// Values up to this many serialised bytes stay out of the store.
+    pub inline_limit: u64,
+    /// The store crate's seat, encoded; its descriptors come with the message.
+    pub seat: Vec<u8>,
+}
+
+/// The state of a node.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct NodeState {
+    /// The node.
+    pub node: NodeId,
+    /// What it has.
+    pub total: Resources,
+    /// What is free of it.
+    pub available: Resources,
+    /// Labels given at start.
+    pub labels: Vec<(String, String)>,
+    /// Bytes of the store.
+    pub capacity: u64,
+    /// Bytes of live objects and open drafts.
+    pub used: u64,
+    /// Bytes spilled.
+    pub spilled: u64,
+    /// Live objects in the store.
+    pub objects: u64,
+    /// Pins of live processes.
+    pub pins: u64,
+    /// Unsealed objects.
+    pub drafts: u64,
+    /// The workers.
+    pub workers: Vec<WorkerInfo>,
+}
+
+/// A worker process.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorkerInfo {
+    /// Its id.
+    pub worker: WorkerId,
+    /// Its process id.
+    pub pid: u32,
+    /// What it does.
+    pub activity: WorkerActivity,
+}
+
+/// What a worker does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WorkerActivity {
+    /// The process has not connected yet.
+    Starting,
+    /// It waits for work.
+    Idle,
+    /// It is leased.
+    Busy,
+}
+
+/// A function's identity: the hash of its text and what it captured.
+pub type FunctionHash = [u8; 32];
+
+/// A task as it goes to the process that runs it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskSpec {
+    /// The task.
+    pub task: TaskId,
+    /// Runs before this one.
+    pub attempt: u32,
+    /// The job it belongs to.
+    pub job: JobId,
+    /// For messages and output.
+    pub name: String,
+    /// The function; its text went ahead by [`ToPeer::Define`].
+    pub function: FunctionHash,
+    /// The arguments: an array in which those passed by reference are left out.
+    pub args: Blob,
+    /// Position and value of each argument that was passed by reference.
+    pub by_ref: Vec<(u32, Blob)>,
+    /// How many results the function's array is split into; `None` for the value itself.
+    pub returns: Option<u32>,
+}
+
+/// Between two processes that are connected directly.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum ToPeer {
+    /// The function with this hash, once per connection.
+    Define {
+        /// The hash.
+        function: FunctionHash,
+        /// The function, serialised.
+        blob: Blob,
+    },
+    /// Run this.
+    Run(Box<TaskSpec>),
+    /// A task ended.
+    Done {
+        /// The task.
+        task: TaskId,
+        /// Its run.
+        attempt: u32,
+        /// One value for each reference of the task.
+        values: Vec<Value>,
+        /// Nanoseconds that the function ran.
+        nanos: u64,
+    },
+    /// The references inside the results of this task are registered with their owners.
+    Taken {
+        /// The task.
+        task: TaskId,
+        /// Its run.
+        attempt: u32,
+    },
+    /// The sender holds references to these objects of the receiver; answered by [`Self::Borrowed`].
+    Borrow {
+        /// The objects.
+        objects: Vec<ObjectId>,
+    },
+    /// Answers one [`Self::Borrow`].
+    Borrowed,
+    /// The sender holds no reference to these objects any more.
+    Unborrow {
+        /// The objects.
+        objects: Vec<ObjectId>,
+    },
+    /// Asks the owner for an object's value, as soon as there is one.
+    Fetch {
+        /// The object.
+        object: ObjectId,
+    },
+    /// Answers [`Self::Fetch`].
+    Fetched {
+        /// The object.
+        object: ObjectId,
+        /// Its value.
+        value: Value,
+    },
+}

@@ -1,0 +1,1 @@
+//! The daemon's scheduler: which worker is leased to whom.
