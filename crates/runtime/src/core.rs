@@ -1,0 +1,407 @@
+//! The state of one process in the cluster: references, waits, tasks it submitted, tasks it runs.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use heliostat_proto::message::{FunctionHash, ToDaemon, ToPeer};
+use heliostat_proto::{Blob, Failure, JobId, NodeId, ObjectId, RefEntry, TaskId, Value, WorkerId};
+
+use crate::action::{Action, Handle};
+use crate::exec::Executions;
+use crate::objects::{Count, Objects, Released, owner_died};
+use crate::tasks::Tasks;
+use crate::waits::Waits;
+
+/// Who this process is.
+#[derive(Debug, Clone, Copy)]
+pub struct Identity {
+    /// The process.
+    pub worker: WorkerId,
+    /// Its node.
+    pub node: NodeId,
+    /// Its life as an owner.
+    pub epoch: u64,
+    /// The job of a driver.
+    pub job: JobId,
+}
+
+/// Reads the references inside a value. Values in the store are read by the surroundings, which have it mapped.
+pub type RefsOf<'a> = &'a dyn Fn(&Blob) -> Vec<RefEntry>;
+
+/// The state machine: methods are events, [`Core::take_actions`] gives what they want done.
+///
+/// ```
+/// use heliostat_proto::{Blob, Bytes, JobId, NodeId, WorkerId};
+/// use heliostat_runtime::{Core, Identity};
+///
+/// let me = Identity { worker: WorkerId([1; 16]), node: NodeId([2; 16]), epoch: 1, job: JobId([3; 16]) };
+/// let mut core = Core::new(me);
+/// let handle = core.put(Blob::Inline(Bytes::new(*b"value")), Vec::new());
+/// assert!(core.value(handle).is_some());
+/// core.release(handle);
+/// assert_eq!(core.counts().objects, 0);
+/// ```
+#[derive(Debug)]
+pub struct Core {
+    pub(crate) me: Identity,
+    pub(crate) objects: Objects,
+    pub(crate) waits: Waits,
+    pub(crate) tasks: Tasks,
+    pub(crate) executions: Executions,
+    pub(crate) functions: HashMap<FunctionHash, Function>,
+    /// Functions that each process has.
+    pub(crate) defined: HashMap<WorkerId, HashSet<FunctionHash>>,
+    /// Borrows that their owners have not confirmed, by owner.
+    pub(crate) unconfirmed: HashMap<WorkerId, u32>,
+    /// Messages that must not overtake a borrow: while an owner has not registered us, whoever kept the object alive
+    /// for us so far must go on.
+    pub(crate) gated: VecDeque<(WorkerId, ToPeer)>,
+    pub(crate) actions: Vec<Action>,
+    puts: u32,
+    put_root: TaskId,
+    put_roots: u64,
+    pub(crate) children: u64,
+}
+
+/// A function of this process.
+#[derive(Debug)]
+pub(crate) struct Function {
+    pub(crate) blob: Blob,
+}
+
+/// How much the state machine holds: all zero when nothing is referred to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// References, own and borrowed.
+    pub objects: usize,
+    /// Waits.
+    pub waits: usize,
+    /// Submitted tasks that have not ended.
+    pub tasks: usize,
+    /// Tasks that arrived here and have not ended.
+    pub executions: usize,
+    /// Leases.
+    pub leases: usize,
+}
+
+impl Core {
+    /// The state of a process that holds nothing yet.
+    pub fn new(me: Identity) -> Self {
+        Self {
+            me,
+            objects: Objects::default(),
+            waits: Waits::default(),
+            tasks: Tasks::default(),
+            executions: Executions::default(),
+            functions: HashMap::new(),
+            defined: HashMap::new(),
+            unconfirmed: HashMap::new(),
+            gated: VecDeque::new(),
+            actions: Vec::new(),
+            puts: 0,
+            put_root: TaskId::root(me.worker),
+            put_roots: 0,
+            children: 0,
+        }
+    }
+
+    /// Who this process is.
+    pub fn identity(&self) -> Identity {
+        self.me
+    }
+
+    /// What has to be done since the last call, in order.
+    pub fn take_actions(&mut self) -> Vec<Action> {
+        std::mem::take(&mut self.actions)
+    }
+
+    /// What is held.
+    pub fn counts(&self) -> Counts {
+        Counts {
+            objects: self.objects.len(),
+            waits: self.waits.len(),
+            tasks: self.tasks.len(),
+            executions: self.executions.len(),
+            leases: self.tasks.lease_count(),
+        }
+    }
+
+    /// The id that the next put gets, for the store to file its bytes under.
+    pub fn next_put_id(&mut self) -> ObjectId {
+        if self.puts == ObjectId::FIRST_PUT {
+            // 2^31 puts under one root are all its indices.
+            self.puts = 0;
+            self.put_root = TaskId::root(self.me.worker).child(u32::MAX, self.put_roots);
+            self.put_roots += 1;
+        }
+        let id = self.put_root.object(ObjectId::FIRST_PUT + self.puts);
+        self.puts += 1;
+        id
+    }
+
+    /// A value of this process; `contains` are the handles of the references inside it.
+    pub fn put(&mut self, blob: Blob, contains: Vec<Handle>) -> Handle {
+        let id = self.next_put_id();
+        self.put_as(id, blob, contains)
+    }
+
+    /// Like [`Self::put`], under an id of [`Self::next_put_id`].
+    pub fn put_as(&mut self, id: ObjectId, blob: Blob, contains: Vec<Handle>) -> Handle {
+        let handle = self.objects.create(id, Some(Value::Ready(blob)), Count::Local);
+        self.set_contains(handle, contains);
+        handle
+    }
+
+    pub(crate) fn set_contains(&mut self, handle: Handle, contains: Vec<Handle>) {
+        if contains.is_empty() {
+            return;
+        }
+        for inner in &contains {
+            self.objects.add(*inner, Count::Contained);
+        }
+        if let Some(object) = self.objects.get_mut(handle) {
+            object.extra().contains = contains;
+        }
+    }
+
+    /// One more handle of the program for the same reference.
+    pub fn retain(&mut self, handle: Handle) {
+        self.objects.add(handle, Count::Local);
+    }
+
+    /// A handle of the program is gone.
+    pub fn release(&mut self, handle: Handle) {
+        self.drop_count(handle, Count::Local);
+    }
+
+    pub(crate) fn drop_count(&mut self, handle: Handle, count: Count) {
+        let mut released = Vec::new();
+        self.objects.drop_count(handle, count, &mut released);
+        self.after_release(released);
+    }
+
+    pub(crate) fn after_release(&mut self, released: Vec<Released>) {
+        for released in released {
+            match released {
+                Released::Free(locator) => self.actions.push(Action::Free(locator)),
+                Released::Return { owner, id } => self.send_gated(owner, ToPeer::Unborrow { objects: vec![id] }),
+            }
+        }
+    }
+
+    /// The reference's id.
+    pub fn id(&self, handle: Handle) -> Option<ObjectId> {
+        self.objects.get(handle).map(|object| object.id)
+    }
+
+    /// The value, when there is one.
+    pub fn value(&self, handle: Handle) -> Option<&Value> {
+        self.objects.get(handle)?.value.as_ref()
+    }
+
+    /// The references inside the value, by the program's handles of this process.
+    pub fn contained(&self, handle: Handle) -> &[Handle] {
+        self.objects.get(handle).and_then(|object| object.extra.as_ref()).map_or(&[], |extra| &extra.contains)
+    }
+
+    /// How the reference is written into a value that leaves the process.
+    pub fn export(&mut self, handle: Handle) -> Option<RefEntry> {
+        self.objects.export(handle);
+        let object = self.objects.get(handle)?;
+        Some(RefEntry {
+            id: object.id,
+            owner: object.owner.unwrap_or(self.me.worker),
+            node: self.me.node,
+            epoch: if object.owner.is_none() { self.me.epoch } else { 0 },
+        })
+    }
+
+    /// A handle of the program for a reference that was read from a value.
+    pub fn adopt(&mut self, entry: &RefEntry) -> Handle {
+        self.acquire(entry, Count::Local)
+    }
+
+    pub(crate) fn acquire(&mut self, entry: &RefEntry, count: Count) -> Handle {
+        if entry.owner == self.me.worker {
+            if let Some(handle) = self.objects.find(&entry.id) {
+                self.objects.add(handle, count);
+                return handle;
+            }
+            // Freed, or of an earlier life: a reference that fails, not a crash.
+            let value = Value::Failed(Box::new(lost(entry.id)));
+            let handle = self.objects.create(entry.id, Some(value), count);
+            self.objects.export(handle);
+            return handle;
+        }
+        let (handle, new) = self.objects.borrow(entry.id, entry.owner, count);
+        if new {
+            *self.unconfirmed.entry(entry.owner).or_default() += 1;
+            self.send(entry.owner, ToPeer::Borrow { objects: vec![entry.id] });
+        }
+        handle
+    }
+
+    /// Deletes the data now, whoever still refers to it. Returns whether this process owns the object.
+    pub fn free(&mut self, handle: Handle) -> bool {
+        let Some(object) = self.objects.get_mut(handle) else { return false };
+        if object.owner.is_some() {
+            return false;
+        }
+        if let Some(Value::Ready(Blob::Stored(locator))) = object.value {
+            self.actions.push(Action::Free(locator));
+        }
+        let failure = Failure::new("OBJECT_FREED", format!("ObjectRef({}) was freed by free()", object.id));
+        object.value = Some(Value::Failed(Box::new(failure)));
+        let inner = object.extra.as_mut().map(|extra| std::mem::take(&mut extra.contains)).unwrap_or_default();
+        for inner in inner {
+            self.drop_count(inner, Count::Contained);
+        }
+        self.settle(handle);
+        true
+    }
+
+    /// Sets the value of a pending object, and tells everybody who waits for it.
+    pub(crate) fn resolve(&mut self, handle: Handle, value: Value, refs_of: RefsOf<'_>) {
+        let contains: Vec<Handle> = match &value {
+            Value::Ready(blob) => refs_of(blob).iter().map(|entry| self.acquire(entry, Count::Contained)).collect(),
+            Value::Failed(_) => Vec::new(),
+        };
+        let Some(object) = self.objects.get_mut(handle) else { return };
+        object.value = Some(value);
+        if !contains.is_empty() {
+            object.extra().contains = contains;
+        }
+        self.settle(handle);
+    }
+
+    /// The object has its value: wakes waits, releases tasks, answers fetches.
+    fn settle(&mut self, handle: Handle) {
+        let Some(object) = self.objects.get_mut(handle) else { return };
+        let (id, value) = (object.id, object.value.clone());
+        let Some(extra) = &mut object.extra else { return };
+        extra.fetching = false;
+        let waits = std::mem::take(&mut extra.waits);
+        let dependents = std::mem::take(&mut extra.dependents);
+        let fetchers = std::mem::take(&mut extra.fetchers);
+        let Some(value) = value else { return };
+        for peer in fetchers {
+            self.send(peer, ToPeer::Fetched { object: id, value: value.clone() });
+        }
+        self.waits_ready(handle, waits, matches!(value, Value::Failed(_)));
+        self.dependencies_ready(&dependents, &value);
+    }
+
+    /// Makes sure that a pending value of another owner is on its way.
+    pub(crate) fn need(&mut self, handle: Handle) {
+        let Some(object) = self.objects.get_mut(handle) else { return };
+        let (Some(owner), None) = (object.owner, &object.value) else { return };
+        let id = object.id;
+        if !std::mem::replace(&mut object.extra().fetching, true) {
+            self.send(owner, ToPeer::Fetch { object: id });
+        }
+    }
+
+    pub(crate) fn send(&mut self, peer: WorkerId, message: ToPeer) {
+        self.actions.push(Action::Send { peer, message });
+    }
+
+    pub(crate) fn daemon(&mut self, message: ToDaemon) {
+        self.actions.push(Action::Daemon(message));
+    }
+
+    /// Sends after all borrows that other processes have not confirmed. (The receiver's own are in order with this
+    /// message by the connection.)
+    pub(crate) fn send_gated(&mut self, peer: WorkerId, message: ToPeer) {
+        if self.gated.is_empty() && self.may_pass(peer) {
+            self.send(peer, message);
+        } else {
+            self.gated.push_back((peer, message));
+        }
+    }
+
+    fn may_pass(&self, peer: WorkerId) -> bool {
+        self.unconfirmed.keys().all(|owner| *owner == peer)
+    }
+
+    pub(crate) fn open_gate(&mut self) {
+        while self.gated.front().is_some_and(|(peer, _)| self.may_pass(*peer)) {
+            if let Some((peer, message)) = self.gated.pop_front() {
+                self.send(peer, message);
+            }
+        }
+    }
+
+    /// A message of another process.
+    pub fn on_peer(&mut self, peer: WorkerId, message: ToPeer, now: u64, refs_of: RefsOf<'_>) {
+        match message {
+            ToPeer::Define { function, blob } => self.executions.define(function, blob),
+            ToPeer::Run(spec) => self.on_run(peer, *spec, refs_of),
+            ToPeer::Done { task, attempt, values, nanos } => self.on_done(peer, task, attempt, values, nanos, now, refs_of),
+            ToPeer::Taken { task, attempt } => self.on_taken(peer, task, attempt),
+            ToPeer::Borrow { objects } => {
+                for id in &objects {
+                    self.objects.lend(id, peer);
+                }
+                self.send(peer, ToPeer::Borrowed);
+            }
+            ToPeer::Borrowed => {
+                if let Some(count) = self.unconfirmed.get_mut(&peer) {
+                    *count = count.saturating_sub(1);
+                    if *count == 0 {
+                        self.unconfirmed.remove(&peer);
+                    }
+                }
+                self.open_gate();
+            }
+            ToPeer::Unborrow { objects } => {
+                let mut released = Vec::new();
+                for id in &objects {
+                    self.objects.unlend(id, peer, &mut released);
+                }
+                self.after_release(released);
+            }
+            ToPeer::Fetch { object } => self.on_fetch(peer, object),
+            ToPeer::Fetched { object, value } => {
+                if let Some(handle) = self.objects.find(&object)
+                    && self.objects.get(handle).is_some_and(|o| o.owner == Some(peer) && o.value.is_none())
+                {
+                    self.resolve(handle, value, refs_of);
+                }
+            }
+        }
+    }
+
+    fn on_fetch(&mut self, peer: WorkerId, id: ObjectId) {
+        let found = self.objects.find(&id).and_then(|handle| self.objects.get_mut(handle));
+        let value = match found {
+            None => Value::Failed(Box::new(lost(id))),
+            Some(object) => match &object.value {
+                Some(value) => value.clone(),
+                None => return object.extra().fetchers.push(peer),
+            },
+        };
+        self.send(peer, ToPeer::Fetched { object: id, value });
+    }
+
+    /// A process ended. What it borrowed is given up, what it owned is lost. Tasks that ran there are told of by
+    /// [`Core::on_lease_broken`], with the facts of its end.
+    pub fn on_peer_gone(&mut self, peer: WorkerId) {
+        self.defined.remove(&peer);
+        self.unconfirmed.remove(&peer);
+        self.gated.retain(|(to, _)| *to != peer);
+        self.executions_of_gone(peer);
+        let mut released = Vec::new();
+        let lost = self.objects.peer_gone(peer, &mut released);
+        self.after_release(released);
+        for handle in lost {
+            let Some(object) = self.objects.get_mut(handle) else { continue };
+            let value = owner_died(object.id);
+            self.resolve(handle, value, &|_| Vec::new());
+        }
+        self.open_gate();
+    }
+}
+
+fn lost(id: ObjectId) -> Failure {
+    Failure::new("OBJECT_FREED", format!("ObjectRef({id}) is not known to its owner any more: it was freed"))
+        .hint("keep a reference to it for as long as others may ask for it")
+}

@@ -1,0 +1,140 @@
+//! Tasks that run in this process.
+
+use std::collections::{HashMap, VecDeque};
+
+use heliostat_proto::message::{FunctionHash, TaskSpec, ToPeer};
+use heliostat_proto::{Blob, TaskId, Value, WorkerId};
+
+use crate::action::{Action, ExecutionId, Handle};
+use crate::core::{Core, RefsOf};
+use crate::objects::Count;
+use crate::slab::Slab;
+
+/// What runs, or waits to run, here.
+#[derive(Debug, Default)]
+pub(crate) struct Executions {
+    table: Slab<Execution>,
+    queue: VecDeque<ExecutionId>,
+    functions: HashMap<FunctionHash, Blob>,
+    /// References inside results that their new holder has not registered yet.
+    results: HashMap<(WorkerId, TaskId, u32), Vec<Handle>>,
+}
+
+/// A task that runs here.
+#[derive(Debug)]
+pub struct Execution {
+    /// Who wants the results; `None` when that process ended meanwhile.
+    pub caller: Option<WorkerId>,
+    /// The task.
+    pub spec: TaskSpec,
+    /// References inside its arguments.
+    holds: Vec<Handle>,
+    /// Tasks that it submitted so far.
+    pub(crate) children: u64,
+}
+
+impl Executions {
+    pub(crate) fn define(&mut self, function: FunctionHash, blob: Blob) {
+        self.functions.insert(function, blob);
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.table.len()
+    }
+}
+
+impl Core {
+    pub(crate) fn on_run(&mut self, caller: WorkerId, spec: TaskSpec, refs_of: RefsOf<'_>) {
+        let blobs = std::iter::once(&spec.args).chain(spec.by_ref.iter().map(|(_, blob)| blob));
+        let entries: Vec<_> = blobs.flat_map(refs_of).collect();
+        let holds = entries.iter().map(|entry| self.acquire(entry, Count::Held)).collect();
+        let id = self.executions.table.insert(Execution { caller: Some(caller), spec, holds, children: 0 });
+        self.executions.queue.push_back(id);
+        self.actions.push(Action::Execute(id));
+    }
+
+    /// Takes the next task to run, in the order of arrival.
+    pub fn next_execution(&mut self) -> Option<ExecutionId> {
+        self.executions.queue.pop_front()
+    }
+
+    /// A task that runs here.
+    pub fn execution(&self, id: ExecutionId) -> Option<&Execution> {
+        self.executions.table.get(id)
+    }
+
+    /// The serialised function of a task.
+    pub fn function(&self, hash: &FunctionHash) -> Option<&Blob> {
+        self.executions.functions.get(hash)
+    }
+
+    /// The id of the next task that the execution submits.
+    pub(crate) fn child_of(&mut self, parent: Option<ExecutionId>) -> TaskId {
+        match parent.and_then(|id| self.executions.table.get_mut(id)) {
+            Some(execution) => {
+                execution.children += 1;
+                execution.spec.task.child(execution.spec.attempt, execution.children)
+            }
+            None => {
+                self.children += 1;
+                TaskId::root(self.me.worker).child(0, self.children)
+            }
+        }
+    }
+
+    /// The task ended. `contains` are the handles of the references inside all of `values`.
+    pub fn finish(&mut self, id: ExecutionId, values: Vec<Value>, contains: &[Handle], nanos: u64) {
+        let Some(execution) = self.executions.table.remove(id) else { return };
+        let (task, attempt) = (execution.spec.task, execution.spec.attempt);
+        if let Some(caller) = execution.caller {
+            if !contains.is_empty() {
+                for handle in contains {
+                    self.objects.add(*handle, Count::Held);
+                }
+                self.executions.results.insert((caller, task, attempt), contains.to_vec());
+            }
+            self.send_gated(caller, ToPeer::Done { task, attempt, values, nanos });
+        } else {
+            self.free_values(&values);
+        }
+        for handle in execution.holds {
+            self.drop_count(handle, Count::Held);
+        }
+    }
+
+    /// Results that nobody takes give their memory back.
+    pub(crate) fn free_values(&mut self, values: &[Value]) {
+        for value in values {
+            if let Value::Ready(Blob::Stored(locator)) = value {
+                self.actions.push(Action::Free(*locator));
+            }
+        }
+    }
+
+    pub(crate) fn on_taken(&mut self, caller: WorkerId, task: TaskId, attempt: u32) {
+        for handle in self.executions.results.remove(&(caller, task, attempt)).unwrap_or_default() {
+            self.drop_count(handle, Count::Held);
+        }
+    }
+
+    pub(crate) fn executions_of_gone(&mut self, peer: WorkerId) {
+        let theirs: Vec<ExecutionId> =
+            self.executions.table.iter().filter(|(_, e)| e.caller == Some(peer)).map(|(id, _)| id).collect();
+        for id in theirs {
+            if let Some(at) = self.executions.queue.iter().position(|queued| *queued == id) {
+                self.executions.queue.remove(at);
+                if let Some(execution) = self.executions.table.remove(id) {
+                    for handle in execution.holds {
+                        self.drop_count(handle, Count::Held);
+                    }
+                }
+            } else if let Some(execution) = self.executions.table.get_mut(id) {
+                execution.caller = None;
+            }
+        }
+        let gone: Vec<_> = self.executions.results.keys().filter(|key| key.0 == peer).copied().collect();
+        for (caller, task, attempt) in gone {
+            self.on_taken(caller, task, attempt);
+        }
+    }
+}
