@@ -181,7 +181,7 @@ pub enum FromDaemon {
         /// The store crate's `Result<LeaseGrant, LeaseError>`, encoded.
         body: Vec<u8>,
     },
-    /// Answers [`ToDaemon::Connect`]. Descriptor: the connection, when `ok`.
+    /// Answers [`ToDaemon::Connect`]. Descriptor: the connection, when `connect` says so.
     Connected {
         /// The request this answers.
         request: u64,
@@ -189,6 +189,8 @@ pub enum FromDaemon {
         peer: WorkerId,
         /// Whether it lives.
         ok: bool,
+        /// Whether a descriptor comes along; else the two are connected already, or `ok` is false.
+        connect: bool,
     },
     /// Another process wants to talk. Descriptor: the connection.
     Peer {
