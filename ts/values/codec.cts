@@ -1,0 +1,99 @@
+/** Encoding and decoding a whole value. */
+import { FLAG_CODE, FLAG_MODULES } from './format.cjs';
+import './object-reader.cjs';
+import { ByteReader } from './byte-reader.cjs';
+import type { DecodeSource } from './reader.cjs';
+import { Reader, readPrefix } from './reader.cjs';
+import type { Finding } from './refusal.cjs';
+import { isStackOverflow, MalformedHeader, publicError, Refusal } from './refusal.cjs';
+import { Writer } from './writer.cjs';
+
+/** A value in bytes. */
+export interface Encoded {
+  /** A view of scratch: valid until the next call of encode, so its caller copies it at once. */
+  header: Uint8Array;
+  /** Out-of-band data in placeholder order: byte ranges of the user's memory. */
+  buffers: ArrayBufferView[];
+  /** The distinct ObjectRef and handle objects met, in index order. */
+  refs: object[];
+  /** Drafts met, in order. */
+  seals: object[];
+  /** Whether code is inside. */
+  functions: boolean;
+}
+
+/** A serializer that a writer calls may encode again: such a call takes another writer. */
+const writers: Writer[] = [];
+
+function acquire(): Writer {
+  for (const writer of writers) if (!writer.busy) return writer;
+  const writer = new Writer();
+  writers.push(writer);
+  return writer;
+}
+
+/** Encodes a value. Throws the public SerializationError, naming the path, for what cannot go. */
+export function encode(value: unknown, options?: { root?: string }): Encoded {
+  const writer = acquire();
+  writer.begin(options?.root ?? '$');
+  try {
+    writer.value(value);
+    const buffers = writer.finish();
+    return {
+      header: new Uint8Array(writer.bytes.buffer, 0, writer.position),
+      buffers,
+      refs: writer.refs.slice(),
+      seals: writer.seals.slice(),
+      functions: (writer.flags & FLAG_CODE) !== 0,
+    };
+  } catch (error) {
+    throw publicError(error, writer.path.toString());
+  } finally {
+    writer.end();
+  }
+}
+
+/** Every place inside `value` that cannot be sent. */
+export function inspectSerializable(value: unknown): Finding[] {
+  const findings: Finding[] = [];
+  const writer = acquire();
+  writer.begin('$');
+  writer.findings = findings;
+  try {
+    writer.value(value);
+    writer.finish();
+  } catch (error) {
+    if (!(error instanceof Refusal)) throw error;
+    findings.push({ path: error.path ?? '$', reason: error.reason, hint: error.hint });
+  } finally {
+    writer.end();
+  }
+  return findings;
+}
+
+/** Imports what the header's functions need; undefined when it can be decoded at once. */
+export function prepare(header: Uint8Array): Promise<void> | undefined {
+  if (header.length < 2 || ((header[1] as number) & FLAG_MODULES) === 0) return undefined;
+  try {
+    const reader = new ByteReader(header);
+    readPrefix(reader);
+    const { importModules } = require('./functions/function-reader.cjs') as typeof import('./functions/function-reader.cjs');
+    return importModules(reader)?.catch((error: unknown) => {
+      throw publicError(error, '$');
+    });
+  } catch (error) {
+    return Promise.reject(publicError(error, '$'));
+  }
+}
+
+/** Decodes a value. Throws the public SerializationError for bytes that no encoder made. */
+export function decode(source: DecodeSource): unknown {
+  try {
+    return new Reader(source).message();
+  } catch (error) {
+    if (error instanceof Refusal || isStackOverflow(error)) throw publicError(error, '$');
+    // Constructors of the runtime throw their own errors for what a writer would not have written.
+    const known = error instanceof MalformedHeader ? error : new MalformedHeader(String(error));
+    throw publicError(known, '$');
+  }
+}

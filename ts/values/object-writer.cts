@@ -1,0 +1,384 @@
+/** Objects beyond plain ones and arrays: builtin kinds, instances, unusual properties, handles, custom values. */
+import { types } from 'node:util';
+import { hasNamedViewProperties, isIndex } from './elements.cjs';
+import {
+  BUFFER_KIND,
+  CUSTOM_REGISTERED,
+  CUSTOM_STATIC,
+  DATA_VIEW_KIND,
+  DOM_EXCEPTION,
+  ERROR_NAMES,
+  EXTENSIBLE,
+  FLAG_CODE,
+  FROZEN,
+  NAMED_ERROR,
+  NOT_EXTENSIBLE,
+  PROPERTY_CONFIGURABLE,
+  PROPERTY_ENUMERABLE,
+  PROPERTY_GETTER,
+  PROPERTY_SETTER,
+  PROPERTY_WRITABLE,
+  SEALED,
+  Tag,
+  VIEW_NAMES,
+} from './format.cjs';
+import { hooks } from './hooks.cjs';
+import { isOfKind, Kind, kindOf, localOnly, standardKind } from './kinds.cjs';
+import { Step } from './path.cjs';
+import { Refusal } from './refusal.cjs';
+import { DESERIALIZE, registeredType, SERIALIZE } from './serializers.cjs';
+import type { Writer } from './writer.cjs';
+
+/** Writes an object that the fast paths left. */
+export function writeObject(out: Writer, value: object): void {
+  if (hooks().isRef(value)) {
+    out.handle(value);
+    return;
+  }
+  if (types.isProxy(value)) throw new Refusal('is a Proxy', 'Send its target and wrap it on the other side');
+  const draft = hooks().isDraft(value);
+  if (draft !== undefined) {
+    out.seals.push(value);
+    out.register(value);
+    writeView(out, draft);
+    return;
+  }
+  if (writeCustom(out, value)) return;
+
+  const prototype = Object.getPrototypeOf(value) as object | null;
+  const expected = prototype === null ? undefined : standardKind(prototype);
+  const kind = expected !== undefined && isOfKind(value, expected) ? expected : kindOf(value);
+  if (kind === Kind.Plain) {
+    const keys = Object.getOwnPropertyNames(value);
+    if (mayBeNamed(value, prototype, keys) && out.functions.writeNamed(value)) return;
+    const local = localOnly(value);
+    if (local !== undefined) throw new Refusal(local.reason, local.hint);
+  }
+  const standard = prototype !== null && isStandard(value, kind, prototype);
+  const privates = !standard && prototype !== null ? out.functions.checkPrototype(value, prototype) : undefined;
+  const extras = extraKeys(value, kind);
+  const extensibility = extensibilityOf(value);
+  const decorated = extras.length > 0 || extensibility !== EXTENSIBLE;
+  if (decorated) out.byte(Tag.Extras);
+  if (!standard) {
+    out.byte(privates === undefined ? Tag.Instance : Tag.PrivateInstance);
+    out.path.depth++;
+    out.path.at(Step.Label, 'prototype');
+    if (prototype !== null) out.functions.writePrototype(prototype);
+    else out.byte(Tag.Null);
+    out.path.depth--;
+    // The prototype may hold the instance: then its record stands there already.
+    if (!out.backReference(value)) writeKind(out, value, kind, extras.length === 0);
+    privates?.();
+  } else {
+    writeKind(out, value, kind, extras.length === 0);
+  }
+  if (decorated) {
+    writeProperties(out, value, extras);
+    out.byte(extensibility);
+  }
+}
+
+/** Objects that other processes find by a name hold functions or accessors, or are namespaces of modules. */
+function mayBeNamed(value: object, prototype: object | null, keys: readonly string[]): boolean {
+  if (prototype === null) return types.isModuleNamespaceObject(value);
+  if (prototype !== Object.prototype) return true;
+  for (const key of keys) {
+    const property = Object.getOwnPropertyDescriptor(value, key);
+    if (property?.get !== undefined || typeof property?.value === 'function') return true;
+  }
+  return Object.hasOwn(value, Symbol.toStringTag);
+}
+
+/** Whether the record of the kind alone gives an object with this prototype. */
+function isStandard(value: object, kind: Kind, prototype: object): boolean {
+  if (standardKind(prototype) !== kind) {
+    return kind === Kind.Error && packageErrorName(prototype) !== undefined;
+  }
+  switch (kind) {
+    case Kind.View:
+      return viewName(value as ArrayBufferView) === (prototype.constructor as { name?: string }).name;
+    case Kind.Boxed:
+      return Object.getPrototypeOf(Object((value as { valueOf(): unknown }).valueOf())) === prototype;
+    case Kind.Buffer:
+      return types.isSharedArrayBuffer(value) === (prototype === SharedArrayBuffer.prototype);
+    case Kind.Error:
+      return errorCode(prototype) !== undefined;
+    default:
+      return true;
+  }
+}
+
+function errorCode(prototype: object): number | undefined {
+  const code = ERROR_NAMES.findIndex((name) => globalThis[name].prototype === prototype);
+  return code < 0 ? undefined : code;
+}
+
+function packageErrorName(prototype: object): string | undefined {
+  const known = hooks().errorClasses();
+  for (const name of Object.keys(known)) if (known[name]?.prototype === prototype) return name;
+  return undefined;
+}
+
+function viewName(view: ArrayBufferView): string {
+  if (Buffer.isBuffer(view)) return 'Buffer';
+  return (view as unknown as { [Symbol.toStringTag]?: string })[Symbol.toStringTag] ?? 'DataView';
+}
+
+/** The own keys that the record of the kind does not hold. */
+function extraKeys(value: object, kind: Kind): (string | symbol)[] {
+  switch (kind) {
+    case Kind.Plain: {
+      const keys = Reflect.ownKeys(value);
+      return keys.every((key) => typeof key === 'string' && isOrdinary(value, key)) ? [] : keys;
+    }
+    case Kind.Array:
+      return Reflect.ownKeys(value).filter((key) => key !== 'length' && (typeof key === 'symbol' || !isIndex(key)));
+    case Kind.RegExp:
+      return Reflect.ownKeys(value).filter((key) => key !== 'lastIndex');
+    case Kind.Error:
+    case Kind.DomException:
+      return [];
+    case Kind.View:
+      if (!hasNamedViewProperties(value as ArrayBufferView, viewName(value as ArrayBufferView))) {
+        return Object.getOwnPropertySymbols(value);
+      }
+      return Reflect.ownKeys(value).filter((key) => typeof key === 'symbol' || !isIndex(key));
+    case Kind.Boxed:
+      return Reflect.ownKeys(value).filter(
+        (key) => !(types.isStringObject(value) && (key === 'length' || (typeof key === 'string' && isIndex(key)))),
+      );
+    case Kind.Url:
+    case Kind.UrlSearchParams:
+      // Node 20 keeps their state in symbols of its own.
+      return Reflect.ownKeys(value).filter((key) => typeof key === 'string');
+    default:
+      return Reflect.ownKeys(value);
+  }
+}
+
+function isOrdinary(value: object, key: string): boolean {
+  const property = Object.getOwnPropertyDescriptor(value, key);
+  return property?.writable === true && property.enumerable === true && property.configurable === true;
+}
+
+function extensibilityOf(value: object): number {
+  if (Object.isExtensible(value)) return EXTENSIBLE;
+  if (ArrayBuffer.isView(value)) return NOT_EXTENSIBLE;
+  return Object.isFrozen(value) ? FROZEN : Object.isSealed(value) ? SEALED : NOT_EXTENSIBLE;
+}
+
+/** Properties with their attributes. */
+export function writeProperties(out: Writer, value: object, keys: readonly (string | symbol)[]): void {
+  out.varint(keys.length);
+  out.path.depth++;
+  for (const key of keys) {
+    const property = Object.getOwnPropertyDescriptor(value, key) as PropertyDescriptor;
+    out.path.at(Step.Property, key);
+    out.byte(
+      (property.enumerable ? PROPERTY_ENUMERABLE : 0) |
+        (property.configurable ? PROPERTY_CONFIGURABLE : 0) |
+        (property.writable ? PROPERTY_WRITABLE : 0) |
+        (property.get ? PROPERTY_GETTER : 0) |
+        (property.set ? PROPERTY_SETTER : 0),
+    );
+    out.value(key);
+    if (property.get) out.value(property.get);
+    if (property.set) out.value(property.set);
+    if (!property.get && !property.set) out.value(property.value);
+  }
+  out.path.depth--;
+}
+
+/** The record of a kind; takes the identity. A plain object's properties are all extras, or all ordinary. */
+function writeKind(out: Writer, value: object, kind: Kind, ordinary: boolean): void {
+  switch (kind) {
+    case Kind.Plain:
+      out.ordinary(value as Record<string, unknown>, ordinary ? Object.getOwnPropertyNames(value) : []);
+      return;
+    case Kind.Array:
+      out.array(value as unknown[]);
+      return;
+    case Kind.Map:
+      writeMap(out, value as Map<unknown, unknown>);
+      return;
+    case Kind.Set:
+      writeSet(out, value as Set<unknown>);
+      return;
+    case Kind.Error:
+    case Kind.DomException:
+      out.register(value);
+      writeError(out, value as Error, kind);
+      return;
+    case Kind.View:
+      out.register(value);
+      writeView(out, value as ArrayBufferView);
+      return;
+    default:
+      out.register(value);
+      writeLeaf(out, value, kind);
+  }
+}
+
+/** Kinds that hold no other objects. */
+function writeLeaf(out: Writer, value: object, kind: Kind): void {
+  switch (kind) {
+    case Kind.Date:
+      out.byte(Tag.Date);
+      out.double(Date.prototype.getTime.call(value));
+      return;
+    case Kind.RegExp: {
+      const { source, flags, lastIndex } = value as RegExp;
+      out.byte(Tag.RegExp);
+      out.string(source, Tag.Latin1);
+      out.string(flags, Tag.Latin1);
+      out.value(lastIndex);
+      return;
+    }
+    case Kind.Buffer:
+      out.byte(Tag.Buffer);
+      out.varint(out.buffers.add(value as ArrayBuffer, 0, (value as ArrayBuffer).byteLength, false));
+      return;
+    case Kind.Boxed:
+      out.byte(Tag.Boxed);
+      out.value(unboxed(value));
+      return;
+    case Kind.Url:
+      out.byte(Tag.Url);
+      out.string((value as URL).href, Tag.Latin1);
+      return;
+    case Kind.UrlSearchParams:
+      out.byte(Tag.UrlSearchParams);
+      out.string(String(value), Tag.Latin1);
+      return;
+    default:
+      throw new Refusal(`is of kind ${Kind[kind]}, which has no record`);
+  }
+}
+
+function unboxed(value: object): unknown {
+  if (types.isNumberObject(value)) return Number.prototype.valueOf.call(value);
+  if (types.isStringObject(value)) return String.prototype.valueOf.call(value);
+  if (types.isBooleanObject(value)) return Boolean.prototype.valueOf.call(value);
+  if (types.isBigIntObject(value)) return BigInt.prototype.valueOf.call(value);
+  return Symbol.prototype.valueOf.call(value);
+}
+
+function writeMap(out: Writer, map: Map<unknown, unknown>): void {
+  out.register(map);
+  out.byte(Tag.Map);
+  // A getter or a serializer that runs below may change the map: the entries are those of this moment.
+  const entries = [...Map.prototype.entries.call(map)];
+  out.varint(entries.length);
+  out.path.depth++;
+  for (let i = 0; i < entries.length; i++) {
+    const [key, held] = entries[i] as [unknown, unknown];
+    if (typeof key === 'object' && key !== null) out.path.at(Step.MapKey, undefined, i);
+    out.value(key);
+    out.path.at(Step.MapValue, key, i);
+    out.value(held);
+  }
+  out.path.depth--;
+}
+
+function writeSet(out: Writer, set: Set<unknown>): void {
+  out.register(set);
+  out.byte(Tag.Set);
+  const items = [...Set.prototype.values.call(set)];
+  out.varint(items.length);
+  out.path.depth++;
+  for (let i = 0; i < items.length; i++) {
+    out.path.at(Step.SetItem, undefined, i);
+    out.value(items[i]);
+  }
+  out.path.depth--;
+}
+
+function writeError(out: Writer, error: Error, kind: Kind): void {
+  out.byte(Tag.Error);
+  const prototype = Object.getPrototypeOf(error) as object | null;
+  const packageName = prototype === null ? undefined : packageErrorName(prototype);
+  if (kind === Kind.DomException) {
+    out.byte(DOM_EXCEPTION);
+    out.string(error.message, Tag.Latin1);
+    out.string(error.name, Tag.Latin1);
+  } else if (packageName !== undefined) {
+    out.byte(NAMED_ERROR);
+    out.string(packageName, Tag.Latin1);
+  } else {
+    out.byte((prototype === null ? undefined : errorCode(prototype)) ?? 0);
+  }
+  // Data on Node 20, an accessor of the runtime's later: either way it travels as text.
+  const stack: unknown = Object.hasOwn(error, 'stack') ? error.stack : undefined;
+  out.value(typeof stack === 'string' ? stack : undefined);
+  const keys = Reflect.ownKeys(error).filter((key) => key !== 'stack');
+  writeProperties(out, error, kind === Kind.DomException ? keys.filter((key) => typeof key === 'string') : keys);
+}
+
+function writeView(out: Writer, view: ArrayBufferView): void {
+  const name = viewName(view);
+  const kind = name === 'DataView' ? DATA_VIEW_KIND : (VIEW_NAMES as readonly string[]).indexOf(name);
+  if (kind < 0) throw new Refusal(`is a ${name}, which this version does not know`);
+  const region = out.buffers.add(view.buffer, view.byteOffset, view.byteLength, kind === BUFFER_KIND);
+  out.byte(Tag.View);
+  out.byte(kind);
+  out.varint(region);
+}
+
+/** Instances of classes with a serializer; returns whether `value` was one. */
+function writeCustom(out: Writer, value: object): boolean {
+  const prototype = Object.getPrototypeOf(value) as object | null;
+  if (prototype === Object.prototype || prototype === null) return false;
+  const found = registeredType(prototype);
+  const method = found === undefined ? (value as { [SERIALIZE]?: unknown })[SERIALIZE] : undefined;
+  if (found === undefined && typeof method !== 'function') return false;
+  if (found === undefined && standardKind(prototype) !== undefined) return false;
+
+  let data: unknown;
+  const maker = value.constructor as { [DESERIALIZE]?: unknown };
+  if (found !== undefined) {
+    data = serialized(() => found.serializer.serialize(value));
+  } else {
+    if (typeof maker?.[DESERIALIZE] !== 'function') {
+      throw new Refusal(
+        'has the method Symbol.for("heliostat.serialize"), but its class has no static Symbol.for("heliostat.deserialize")',
+        'Add it: static [Symbol.for("heliostat.deserialize")](data)',
+      );
+    }
+    data = serialized(() => (method as (this: object) => unknown).call(value));
+  }
+  if (data === value) throw new Refusal('its serializer returns the value itself', 'Return its parts');
+  out.flags |= FLAG_CODE;
+  const id = out.register(value);
+  out.incomplete.add(id);
+  out.byte(Tag.Custom);
+  out.path.depth++;
+  if (found !== undefined) {
+    out.byte(CUSTOM_REGISTERED);
+    out.path.at(Step.Label, 'class');
+    out.value(found.type);
+    out.path.at(Step.Label, 'serializer');
+    out.value(found.serializer);
+  } else {
+    out.byte(CUSTOM_STATIC);
+    out.path.at(Step.Label, 'class');
+    out.value(maker);
+  }
+  out.path.at(Step.Label, 'serialized');
+  out.value(data);
+  out.path.depth--;
+  out.flushFunctions();
+  out.incomplete.delete(id);
+  return true;
+}
+
+function serialized(serialize: () => unknown): unknown {
+  try {
+    return serialize();
+  } catch (error) {
+    if (error instanceof Refusal) throw error;
+    throw new Refusal(`its serializer threw: ${error instanceof Error ? error.message : String(error)}`, '', {
+      cause: error,
+    });
+  }
+}
