@@ -1,0 +1,290 @@
+//! Drafts: objects that are being filled and that nobody else can see yet.
+
+use std::fmt;
+use std::sync::Arc;
+
+use heliostat_proto::{Locator, ObjectId};
+use heliostat_shm::map::{ExclusiveRange, MapError};
+
+use super::{Inner, StoreClient};
+use crate::layout::{self, LARGE, MAX_SEAT, Phase, State, hold};
+use crate::link::{LeaseError, LeaseRequest};
+use crate::protocol;
+use crate::table::{Record, Slot};
+
+/// An object couldn't be created; nothing was taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CreateError {
+    /// It can never fit this store.
+    #[error("an object of {length} bytes can't fit a store of {capacity} bytes: make the store larger")]
+    TooLarge {
+        /// Length that was asked for, in bytes.
+        length: u64,
+        /// Bytes of the segment.
+        capacity: u64,
+    },
+    /// The object table is full where this object would go.
+    #[error("the object table ({slots} slots) is full: free objects, put fewer and larger ones, or raise `slots`")]
+    IndexFull {
+        /// Slots of the table.
+        slots: u64,
+    },
+    /// This process pins and drafts as many objects as it can.
+    #[error("this process holds {limit} pins and drafts, the most that its seat allows: release views, or raise `holds`")]
+    TooManyHolds {
+        /// The limit.
+        limit: u32,
+    },
+    /// The daemon has ended this client's seat.
+    #[error("this client's seat has ended: the daemon declared it gone")]
+    Fenced,
+    /// The daemon gave no memory.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
+}
+
+/// A draft couldn't be sealed; its memory goes back as if it had been dropped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SealError {
+    /// The daemon has ended this client's seat, and taken the draft.
+    #[error("this client's seat has ended: the daemon declared it gone and took its drafts")]
+    Fenced,
+    /// The pages that were opened for JavaScript couldn't be closed again, so that publishing them would be unsafe.
+    #[error("the draft's pages couldn't be made read-only, so it can't be published: {0}")]
+    StillWritable(MapError),
+}
+
+/// A draft couldn't be opened for JavaScript.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExposeError {
+    /// The draft shares its pages with other objects.
+    #[error("a draft of {length} bytes without whole pages can't be opened for JavaScript: create it with `whole_pages`")]
+    SharedPages {
+        /// Length of the draft in bytes.
+        length: u64,
+    },
+    /// The pages couldn't be made writable.
+    #[error(transparent)]
+    Map(#[from] MapError),
+}
+
+/// Storing bytes failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PutError {
+    /// The object couldn't be created.
+    #[error(transparent)]
+    Create(#[from] CreateError),
+    /// The object couldn't be sealed.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+}
+
+/// What an object shall look like in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub struct Layout {
+    length: u64,
+    whole_pages: bool,
+    zeroed: bool,
+    owner: Option<u32>,
+}
+
+impl Layout {
+    /// An object of `length` bytes: packed below 64 KiB, on whole pages from there.
+    pub fn new(length: u64) -> Self {
+        Self { length, whole_pages: length >= LARGE, zeroed: false, owner: None }
+    }
+
+    /// Gives the object whole pages whatever its length, so that it can be viewed from, or filled by, JavaScript.
+    pub fn whole_pages(self) -> Self {
+        Self { whole_pages: self.length > 0, ..self }
+    }
+
+    /// Starts with zeros instead of whatever the memory held before.
+    pub fn zeroed(self) -> Self {
+        Self { zeroed: true, ..self }
+    }
+
+    /// The seat of the process that owns the object, if it isn't the creator's; 0 if it is on another node.
+    pub fn owned_by(self, client: u32) -> Self {
+        Self { owner: Some(client & MAX_SEAT), ..self }
+    }
+}
+
+/// An object being filled. Nobody else sees it before [`seal`](Self::seal); dropping it gives the memory back.
+pub struct Draft {
+    inner: Arc<Inner>,
+    index: u32,
+    locator: Locator,
+    state: State,
+    range: ExclusiveRange,
+    /// Bytes of the pages that are open for JavaScript, or 0.
+    exposed: u64,
+    whole_pages: bool,
+    sealed: bool,
+}
+
+impl StoreClient {
+    /// Creates an object to be filled. Asks the daemon only when its lease is used up, or for whole pages.
+    ///
+    /// An id may be used again, by another attempt of the same task: locators tell the copies apart.
+    pub fn create(&self, id: ObjectId, layout: Layout) -> Result<Draft, CreateError> {
+        let inner = &self.inner;
+        let (length, capacity) = (layout.length, inner.params.capacity);
+        let footprint = layout::footprint(length, layout.whole_pages).filter(|bytes| *bytes <= capacity);
+        let footprint = footprint.ok_or(CreateError::TooLarge { length, capacity })?;
+        if inner.is_fenced() {
+            return Err(CreateError::Fenced);
+        }
+        let limit = inner.params.holds;
+        let index = inner.holds.take(&inner.pages, &inner.table).ok_or(CreateError::TooManyHolds { limit })?;
+        let created = inner.claim(id, index, &layout).and_then(|(slot, state)| {
+            let place = inner.give_memory(&slot, state, &layout, footprint);
+            if place.is_err() {
+                protocol::advance(slot.state(), state, Phase::Free);
+            }
+            Ok((slot.index, state, place?))
+        });
+        let (slot, state, offset) = match created {
+            Ok(created) => created,
+            Err(error) => {
+                protocol::unpin(inner.pages.hold(index));
+                inner.holds.give(index);
+                return Err(error);
+            }
+        };
+        // The padding up to the end of the footprint belongs to the draft while it is one.
+        let range = inner.data.exclusive(offset, footprint).ok_or_else(|| {
+            LeaseError::Malformed { what: format!("the daemon granted {footprint} bytes at {offset}, outside of the store") }
+        })?;
+        let locator = Locator { segment: 0, slot, offset, length, generation: state.generation };
+        let mut draft = Draft {
+            inner: Arc::clone(inner),
+            index,
+            locator,
+            state: state.with(Phase::Draft),
+            range,
+            exposed: 0,
+            whole_pages: layout.whole_pages,
+            sealed: false,
+        };
+        let zero_from = if layout.zeroed { 0 } else { length as usize };
+        draft.range.bytes_mut()[zero_from..].fill(0);
+        Ok(draft)
+    }
+
+    /// Stores a copy of `bytes`: creates, fills and seals in one call.
+    pub fn put(&self, id: ObjectId, bytes: &[u8]) -> Result<Locator, PutError> {
+        let mut draft = self.create(id, Layout::new(bytes.len() as u64))?;
+        draft.bytes_mut().copy_from_slice(bytes);
+        Ok(draft.seal()?)
+    }
+}
+
+impl Inner {
+    /// Claims a slot and writes all but the object's place. The hold word names the slot before it is claimed.
+    fn claim(&self, id: ObjectId, index: u32, layout: &Layout) -> Result<(Slot<'_>, State), CreateError> {
+        let entry = self.pages.hold(index);
+        let note = |slot, generation| entry.store(hold(slot, generation), std::sync::atomic::Ordering::Release);
+        let claimed = self.table.claim(&id, self.params.client, note);
+        let (slot, state) = claimed.ok_or(CreateError::IndexFull { slots: self.params.slots })?;
+        let owner = layout.owner.unwrap_or(self.params.client);
+        slot.write(&Record { id, owner, whole_pages: layout.whole_pages, offset: 0, length: layout.length });
+        Ok((slot, state))
+    }
+
+    /// Gets memory for a claimed slot and makes it a draft.
+    fn give_memory(&self, slot: &Slot<'_>, state: State, layout: &Layout, bytes: u64) -> Result<u64, CreateError> {
+        let commit = || protocol::advance(slot.state(), state, Phase::Draft);
+        let link = self.link.as_ref();
+        let offset = if bytes == 0 {
+            commit().then_some(0)
+        } else if layout.whole_pages {
+            let request = LeaseRequest::Extent { slot: slot.index, generation: state.generation, bytes };
+            let grant = link.lease(request)?;
+            slot.place(grant.offset, layout.length);
+            commit().then_some(grant.offset)
+        } else {
+            let held = hold(slot.index, state.generation);
+            self.lanes.allocate(&self.pages, link, slot, held, (layout.length, bytes), commit)?
+        };
+        offset.ok_or(CreateError::Fenced) // only the daemon changes a slot that we claimed
+    }
+}
+
+impl Draft {
+    /// The bytes to fill.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        let length = self.locator.length as usize;
+        &mut self.range.bytes_mut()[..length]
+    }
+
+    /// Where the object will be once it is sealed.
+    pub fn locator(&self) -> &Locator {
+        &self.locator
+    }
+
+    /// Opens the draft's pages in a mapping of their own for JavaScript to fill, and gives the address.
+    ///
+    /// The pages are writable until [`seal`](Self::seal) or drop, which close them before anything else; detach the
+    /// buffer first.
+    pub fn expose(&mut self) -> Result<*mut u8, ExposeError> {
+        let Locator { offset, length, .. } = self.locator;
+        let bytes = layout::footprint(length, true).unwrap_or(0);
+        if !self.whole_pages || bytes == 0 {
+            return Err(ExposeError::SharedPages { length });
+        }
+        let address = self.inner.drafts.open(offset, bytes)?;
+        self.exposed = bytes;
+        Ok(address)
+    }
+
+    /// Makes the object readable by everyone who has its locator.
+    pub fn seal(mut self) -> Result<Locator, SealError> {
+        self.conceal().map_err(SealError::StillWritable)?;
+        self.sealed = protocol::advance(self.inner_slot(), self.state, Phase::Sealed);
+        if self.sealed { Ok(self.locator) } else { Err(SealError::Fenced) }
+    }
+
+    fn inner_slot(&self) -> &std::sync::atomic::AtomicU64 {
+        self.inner.table.slot(self.locator.slot).expect("the slot was claimed in this table").state()
+    }
+
+    fn conceal(&mut self) -> Result<(), MapError> {
+        if self.exposed > 0 {
+            self.inner.drafts.close(self.locator.offset, self.exposed)?;
+            self.exposed = 0;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if !self.sealed {
+            if self.conceal().is_err() {
+                // JavaScript could still write there, so nobody may get these pages before this process ends.
+                return;
+            }
+            if protocol::advance(self.inner_slot(), self.state, Phase::Dropped) {
+                self.inner.link.free(&[self.locator]);
+                // The link may send it later. Until the daemon has it, the hold word is what finds the memory if this
+                // process dies.
+                self.inner.holds.give_after(self.index, &self.locator, &self.inner.pages, &self.inner.table);
+                return;
+            }
+        }
+        protocol::unpin(self.inner.pages.hold(self.index));
+        self.inner.holds.give(self.index);
+    }
+}
+
+impl fmt::Debug for Draft {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Draft").field(&self.locator).finish()
+    }
+}

@@ -1,0 +1,121 @@
+//! Granting memory, and taking unused tails of leases back.
+
+use std::sync::atomic::Ordering;
+
+use super::ranges::{Warmth, Wish};
+use super::{Client, Extent, Granted, StoreDaemon};
+use crate::layout::{self, LANES, Lease, PAGE, Phase, UNIT};
+use crate::link::{LeaseError, LeaseGrant, LeaseRequest};
+
+impl StoreDaemon {
+    /// Grants memory to a client. Its pages are reserved: writing to them can't fail.
+    pub fn lease(&mut self, client: u32, request: LeaseRequest) -> Result<LeaseGrant, LeaseError> {
+        match request {
+            LeaseRequest::Small { lane, least } => self.lease_small(client, lane, least),
+            LeaseRequest::Extent { slot, generation, bytes } => self.lease_extent(client, slot, generation, bytes),
+        }
+    }
+
+    /// Takes the unused tails of all leases back, also from clients that are stopped; gives how many bytes it were.
+    ///
+    /// The clients notice at their next allocation and ask for a new lease. Done by itself before memory is refused.
+    pub fn recall(&mut self) -> u64 {
+        let mut bytes = 0;
+        for (seat, client) in &mut self.clients {
+            for lane in 0..LANES {
+                if let Some((start, length)) = client.take_tail(lane) {
+                    self.memory.free.insert(start, length, Warmth::Warm(*seat));
+                    self.counters.small = self.counters.small.saturating_sub(length);
+                    bytes += length;
+                }
+            }
+        }
+        bytes
+    }
+
+    fn lease_small(&mut self, seat: u32, lane: u32, least: u64) -> Result<LeaseGrant, LeaseError> {
+        let least = layout::footprint(least.max(1), false).filter(|least| *least <= layout::LONGEST_LEASE);
+        let Some(least) = least.filter(|_| lane < LANES) else {
+            return Err(LeaseError::Malformed { what: format!("a small lease for lane {lane}") });
+        };
+        let client = self.clients.get_mut(&seat).ok_or(LeaseError::NoSeat { client: seat })?;
+        if let Some((start, length)) = client.take_tail(lane) {
+            self.memory.free.insert(start, length, Warmth::Warm(seat));
+            self.counters.small = self.counters.small.saturating_sub(length);
+        }
+        let wanted = self.config.small_lease.max(least);
+        let (start, bytes) = self.take(&Wish { seat, least, wanted, whole_pages: false, cold: true })?;
+        self.counters.small += bytes;
+        let client = self.clients.get_mut(&seat).ok_or(LeaseError::NoSeat { client: seat })?;
+        let units = (bytes / UNIT) as u32;
+        let epoch = client.lanes[lane as usize].map_or(1, |granted| granted.epoch.wrapping_add(1));
+        client.lanes[lane as usize] = Some(Granted { start, units, epoch });
+        client.pages.lease(lane).store(Lease { epoch, cursor: 0, limit: units }.pack(), Ordering::Release);
+        Ok(LeaseGrant { offset: start, bytes, epoch })
+    }
+
+    fn lease_extent(&mut self, seat: u32, slot: u32, generation: u32, bytes: u64) -> Result<LeaseGrant, LeaseError> {
+        if !self.clients.contains_key(&seat) {
+            return Err(LeaseError::NoSeat { client: seat });
+        }
+        // The grant is tied to the claim, so that it can be told from an orphan when the client dies.
+        let state = self.table.slot(slot).and_then(|slot| slot.load(Ordering::Acquire));
+        let claimed = state.is_some_and(|state| {
+            state.seat == seat && state.generation == generation && state.phase == Phase::Claimed
+        });
+        let length = bytes.max(1).checked_next_multiple_of(PAGE);
+        let Some(length) = length.filter(|_| claimed) else {
+            let what = format!("an extent of {bytes} bytes for slot {slot}, which client {seat} has not claimed");
+            return Err(LeaseError::Malformed { what });
+        };
+        let wish = Wish { seat, least: length, wanted: length, whole_pages: true, cold: true };
+        let (start, length) = self.take(&wish)?;
+        self.counters.large += length;
+        self.extents.insert(start, Extent { length, seat, slot, generation });
+        Ok(LeaseGrant { offset: start, bytes: length, epoch: 0 })
+    }
+
+    /// Takes memory; before refusing, takes all unused tails and everything that was unpinned since back.
+    fn take(&mut self, wish: &Wish) -> Result<(u64, u64), LeaseError> {
+        match self.memory.take(wish) {
+            Err(_) if self.recall() > 0 || self.sweep_deferred() > 0 => {
+                self.sweep_deferred();
+                self.memory.take(wish)
+            }
+            result => result,
+        }
+    }
+}
+
+impl Client {
+    /// What the lane's word says, if it is possible after what was granted.
+    pub(super) fn lease(&self, lane: u32) -> Option<(Granted, Lease)> {
+        let granted = self.lanes[lane as usize]?;
+        let lease = Lease::unpack(self.pages.lease(lane).load(Ordering::Acquire));
+        let sound = lease.epoch == granted.epoch && lease.cursor <= lease.limit && lease.limit <= granted.units;
+        sound.then_some((granted, lease))
+    }
+
+    /// Cuts the lane's lease at its cursor; gives the range that is free by that.
+    ///
+    /// A word that was scribbled over gives nothing back: its bytes stay counted as used by small objects.
+    pub(super) fn take_tail(&mut self, lane: u32) -> Option<(u64, u64)> {
+        loop {
+            let (granted, lease) = self.lease(lane)?;
+            if lease.cursor == lease.limit {
+                return None;
+            }
+            let cut = Lease { limit: lease.cursor, ..lease };
+            let word = self.pages.lease(lane);
+            if word.compare_exchange(lease.pack(), cut.pack(), Ordering::AcqRel, Ordering::Relaxed).is_err() {
+                continue;
+            }
+            // What was cut can't be taken back again, whatever the word says later.
+            if let Some(granted) = &mut self.lanes[lane as usize] {
+                granted.units = lease.cursor;
+            }
+            let start = granted.start + u64::from(lease.cursor) * UNIT;
+            return Some((start, u64::from(lease.limit - lease.cursor) * UNIT));
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! Taking ranges of the segment and reserving their pages, without ever getting anybody killed.
+
+use heliostat_shm::memfd::{Memfd, PAGE, ReserveError};
+use heliostat_shm::memory::{Limit, headroom};
+
+use super::ranges::{FreeRanges, Warmth, Wish};
+use crate::link::LeaseError;
+
+/// Pages are reserved in steps of at most so many bytes, with a look at the system's memory before each.
+const STEP: u64 = 16 << 20;
+
+/// The segment and its free ranges.
+#[derive(Debug)]
+pub(super) struct Memory {
+    pub(super) segment: Memfd,
+    pub(super) free: FreeRanges,
+    /// Bytes of the system's memory to leave alone.
+    pub(super) reserve: u64,
+}
+
+impl Memory {
+    pub(super) fn new(segment: Memfd, reserve: u64) -> Self {
+        Self { free: FreeRanges::new(segment.size()), segment, reserve }
+    }
+
+    /// Takes a range with all its pages reserved.
+    pub(super) fn take(&mut self, wish: &Wish) -> Result<(u64, u64), LeaseError> {
+        let full = |free: &FreeRanges| LeaseError::Full {
+            requested: wish.least,
+            free: free.bytes(),
+            largest: free.largest(),
+        };
+        let taken = self.free.take(wish).ok_or_else(|| full(&self.free))?;
+        let mut refused = None;
+        let mut pieces = Vec::with_capacity(taken.pieces.len());
+        for &(start, length, warmth) in &taken.pieces {
+            if warmth != Warmth::Cold {
+                pieces.push((start, length, warmth));
+                continue;
+            }
+            let mut done = 0;
+            while done < length && refused.is_none() {
+                let step = STEP.min(length - done);
+                match self.reserve(start + done, step, wish.least) {
+                    Ok(()) => done += step,
+                    Err(error) => refused = Some(error),
+                }
+            }
+            pieces.push((start, done, Warmth::Warm(0)));
+            pieces.push((start + done, length - done, Warmth::Cold));
+        }
+        let Some(error) = refused else { return Ok((taken.start, taken.length)) };
+        for (start, length, warmth) in pieces {
+            self.free.insert(start, length, warmth);
+        }
+        // What is reserved already may do, in smaller pieces or from others.
+        if wish.cold { self.take(&Wish { cold: false, ..*wish }).map_err(|_| error) } else { Err(error) }
+    }
+
+    fn reserve(&self, start: u64, length: u64, requested: u64) -> Result<(), LeaseError> {
+        let room = headroom();
+        if room.bytes < length.saturating_add(self.reserve) {
+            let limit = match room.limit {
+                Limit::Group(path) => format!("the limit of control group {}", path.display()),
+                _ => "MemAvailable".into(),
+            };
+            return Err(LeaseError::NoMemory { requested, headroom: room.bytes, reserve: self.reserve, limit });
+        }
+        self.segment.reserve(start, length).map_err(|error| LeaseError::NoMemory {
+            requested,
+            headroom: room.bytes,
+            reserve: self.reserve,
+            limit: error.to_string(),
+        })
+    }
+
+    /// Gives free pages back to the system, at most so many bytes; gives how many it were.
+    pub(super) fn punch(&mut self, at_most: u64) -> Result<u64, ReserveError> {
+        let mut done = 0;
+        for (start, length) in self.free.warm_pages(at_most / PAGE * PAGE) {
+            self.segment.punch(start, length)?;
+            self.free.cool(start, length);
+            done += length;
+        }
+        Ok(done)
+    }
+}

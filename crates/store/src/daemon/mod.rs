@@ -1,0 +1,240 @@
+//! The daemon's side: the one writer of the allocator, which hands out seats and memory and takes both back.
+
+mod lease;
+mod memory;
+mod ranges;
+mod reclaim;
+mod stats;
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::Ordering;
+
+use heliostat_proto::{Locator, ObjectId};
+use heliostat_shm::map::{MapError, WordMap};
+use heliostat_shm::memfd::{Memfd, MemfdError, ReserveError};
+use heliostat_shm::process::Identity;
+
+use self::memory::Memory;
+use crate::config::StoreConfig;
+use crate::layout::{self, HEADER, LANES, MAX_SEAT, PAGE, Phase, SLOT, header};
+use crate::pages::Pages;
+use crate::seat::{Seat, SeatParams};
+use crate::table::Table;
+
+pub use self::reclaim::Reclaimed;
+pub use self::stats::StoreStats;
+
+/// Creating a store failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CreateStoreError {
+    /// A setting is out of range.
+    #[error("cannot make a store: {what}")]
+    Config {
+        /// Which and why.
+        what: String,
+    },
+    /// A memory file couldn't be made.
+    #[error(transparent)]
+    Memfd(#[from] MemfdError),
+    /// A memory file couldn't be mapped.
+    #[error(transparent)]
+    Map(#[from] MapError),
+    /// The header's page couldn't be had.
+    #[error(transparent)]
+    Reserve(#[from] ReserveError),
+}
+
+/// A process couldn't join.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum JoinError {
+    /// Every seat number is taken.
+    #[error("the store has {seats} clients already")]
+    TooManyClients {
+        /// How many there are.
+        seats: usize,
+    },
+    /// The client's memory file couldn't be made.
+    #[error(transparent)]
+    Memfd(#[from] MemfdError),
+    /// The client's memory file couldn't be mapped.
+    #[error(transparent)]
+    Map(#[from] MapError),
+    /// A descriptor couldn't be duplicated: too many are open.
+    #[error("passing the store's descriptors on failed: {0}")]
+    Descriptors(#[from] std::io::Error),
+}
+
+/// A client as the daemon knows it.
+#[derive(Debug)]
+struct Client {
+    identity: Identity,
+    pages: Pages,
+    /// What each lane was granted last: first byte, units, epoch.
+    lanes: [Option<Granted>; LANES as usize],
+}
+
+/// A small lease as it was granted, in private memory: what the shared word says is checked against it.
+#[derive(Debug, Clone, Copy)]
+struct Granted {
+    start: u64,
+    units: u32,
+    epoch: u16,
+}
+
+/// Whole pages granted for one object.
+#[derive(Debug, Clone, Copy)]
+struct Extent {
+    length: u64,
+    seat: u32,
+    slot: u32,
+    generation: u32,
+}
+
+/// An object that was taken out while someone had it pinned.
+#[derive(Debug, Clone, Copy)]
+struct Deferred {
+    offset: u64,
+    footprint: u64,
+    seat: u32,
+}
+
+/// The daemon's side of a store. Lives in one thread (or behind a lock): it alone changes the allocator.
+///
+/// Allocator and ownership state are in private memory. Every shared word is loaded once and checked: a client can
+/// break the contents of objects that it was given, but not make the daemon panic or lose count.
+#[derive(Debug)]
+pub struct StoreDaemon {
+    config: StoreConfig,
+    epoch: u64,
+    memory: Memory,
+    header: Memfd,
+    table_file: Memfd,
+    table: Table,
+    clients: HashMap<u32, Client>,
+    last_seat: u32,
+    extents: BTreeMap<u64, Extent>,
+    deferred: HashMap<u64, Deferred>,
+    counters: stats::Counters,
+}
+
+impl StoreDaemon {
+    /// Makes a store. Nothing of it has a name in the file system; it is gone with the last process that maps it.
+    pub fn create(config: StoreConfig) -> Result<Self, CreateStoreError> {
+        let refuse = |what: String| Err(CreateStoreError::Config { what });
+        let Some(capacity) = config.capacity.checked_next_multiple_of(PAGE).filter(|n| (1..1 << 47).contains(n)) else {
+            return refuse(format!("a capacity of {} bytes is not between 1 byte and 128 TiB", config.capacity));
+        };
+        if !config.slots.is_power_of_two() || config.slots > 1 << 32 {
+            return refuse(format!("{} slots are not a power of two up to 2^32", config.slots));
+        }
+        if !(1..=1 << 24).contains(&config.holds) {
+            return refuse(format!("{} holds are not between 1 and 2^24", config.holds));
+        }
+        if !(PAGE..=layout::LONGEST_LEASE).contains(&config.small_lease) {
+            return refuse(format!("a small lease of {} bytes is not between 4 KiB and 1 GiB", config.small_lease));
+        }
+        let config = StoreConfig { capacity, ..config };
+        let segment = Memfd::create("heliostat-segment", capacity)?;
+        segment.seal()?;
+        let table_file = Memfd::create("heliostat-table", config.slots * SLOT)?;
+        table_file.seal()?;
+        let table = Table::new(&table_file, config.slots)?;
+        let epoch = RandomState::new().hash_one(std::process::id());
+        let header = Memfd::create("heliostat-header", HEADER)?;
+        header.reserve(0, HEADER)?;
+        let words = WordMap::new(&header)?;
+        let fields = [
+            (header::EPOCH, epoch),
+            (header::CAPACITY, capacity),
+            (header::SLOTS, config.slots),
+            (header::HOLDS, config.holds.into()),
+            (header::LANES, LANES.into()),
+            (header::MAGIC, layout::MAGIC),
+        ];
+        for (offset, value) in fields {
+            words.word(offset).expect("the header has a page").store(value, Ordering::Release);
+        }
+        header.seal_against_writers()?;
+        Ok(Self {
+            memory: Memory::new(segment, config.memory_reserve),
+            config,
+            epoch,
+            header,
+            table_file,
+            table,
+            clients: HashMap::new(),
+            last_seat: 0,
+            extents: BTreeMap::new(),
+            deferred: HashMap::new(),
+            counters: stats::Counters::default(),
+        })
+    }
+
+    /// Gives a process a seat. Watch the process (for instance with
+    /// [`ProcessFd`](heliostat_shm::process::ProcessFd)) and call [`client_gone`](Self::client_gone) when it ended.
+    pub fn join(&mut self, who: Identity) -> Result<Seat, JoinError> {
+        let seats = self.clients.len();
+        // Numbers are used in turn, so that a late message of a former client doesn't reach its successor's seat.
+        let next = |seat: u32| if seat >= MAX_SEAT { 1 } else { seat + 1 };
+        let mut client = next(self.last_seat);
+        while self.clients.contains_key(&client) {
+            if seats >= MAX_SEAT as usize {
+                return Err(JoinError::TooManyClients { seats });
+            }
+            client = next(client);
+        }
+        let file = Memfd::create("heliostat-client", Pages::bytes(self.config.holds))?;
+        file.seal()?;
+        let pages = Pages::new(&file, self.config.holds)?;
+        let fds = [
+            self.memory.segment.share()?,
+            self.header.share_read_only()?,
+            self.table_file.share()?,
+            file.into(), // the daemon keeps only its mapping
+        ];
+        self.last_seat = client;
+        self.clients.insert(client, Client { identity: who, pages, lanes: [None; LANES as usize] });
+        let StoreConfig { capacity, slots, holds, .. } = self.config;
+        Ok(Seat { params: SeatParams { client, epoch: self.epoch, capacity, slots, holds }, fds })
+    }
+
+    /// The clients that have a seat now, and the process of each.
+    pub fn clients(&self) -> impl Iterator<Item = (u32, Identity)> {
+        self.clients.iter().map(|(client, state)| (*client, state.identity))
+    }
+
+    /// Where a sealed object with this id is. If several attempts of a task made it, any one of them.
+    pub fn lookup(&self, id: &ObjectId) -> Option<Locator> {
+        self.table.lookup(id)
+    }
+
+    /// All sealed objects of an owner's seat (see [`Layout::owned_by`](crate::Layout::owned_by)), for when it ended.
+    ///
+    /// Reads the touched part of the object table: a millisecond for each 20,000 slots or so.
+    pub fn owned_by(&self, owner: u32) -> std::io::Result<Vec<(ObjectId, Locator)>> {
+        let mut found = Vec::new();
+        let mut from = 0;
+        while let Some(range) = self.table_file.next_touched(from)? {
+            from = range.end;
+            for index in range.start / SLOT..range.end / SLOT {
+                let Some(slot) = self.table.slot(index as u32) else { continue };
+                if let Some((state, record)) = slot.read_consistent()
+                    && state.phase == Phase::Sealed
+                    && record.owner == owner
+                {
+                    found.push((record.id, slot.locator(state, &record)));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Gives free pages back to the system, at most `at_most` bytes; gives how many it were. For times when the machine
+    /// runs short of memory: the next use of these pages is many times slower.
+    pub fn punch(&mut self, at_most: u64) -> Result<u64, ReserveError> {
+        self.memory.punch(at_most)
+    }
+}

@@ -1,0 +1,359 @@
+//! The free bytes of the segment, in the daemon's private memory.
+//!
+//! Ranges remember who mapped their pages last ([`Warmth`]): writing to pages that a process has touched before is four
+//! times faster than to another process's, and eight times faster than to fresh ones. Neighbours of one warmth are
+//! joined at once, neighbours of different warmth only when nothing else fits. Small leases are taken from low
+//! addresses, large extents from high ones, so that few small objects lie between large ones.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::layout::{LONGEST_LEASE, PAGE, UNIT};
+
+/// Whether pages exist, and who touched them last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Warmth {
+    /// Reserved; last mapped by this seat (0: by nobody who lives).
+    Warm(u32),
+    /// Not reserved. Such ranges always start and end on a page.
+    Cold,
+}
+
+/// What is wanted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wish {
+    /// For whom: its own warm ranges come first.
+    pub(crate) seat: u32,
+    /// Bytes that it must have, a multiple of the alignment.
+    pub(crate) least: u64,
+    /// Bytes that it would rather have.
+    pub(crate) wanted: u64,
+    /// Whole pages from the top, or units from the bottom.
+    pub(crate) whole_pages: bool,
+    /// Whether pages may be taken that aren't reserved yet.
+    pub(crate) cold: bool,
+}
+
+/// What was taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Taken {
+    pub(crate) start: u64,
+    pub(crate) length: u64,
+    /// The pieces of it, in order.
+    pub(crate) pieces: Vec<(u64, u64, Warmth)>,
+}
+
+#[derive(Debug)]
+pub(crate) struct FreeRanges {
+    ranges: BTreeMap<u64, (u64, Warmth)>,
+    /// Starts of the ranges by warmth and by the power of two of their length.
+    index: BTreeMap<Warmth, Vec<BTreeSet<u64>>>,
+    bytes: u64,
+    cold: u64,
+}
+
+const CLASSES: usize = 64;
+/// How many ranges of a class are looked at before the next larger class is.
+const LOOKS: usize = 16;
+
+fn class(length: u64) -> usize {
+    length.max(1).ilog2() as usize
+}
+
+impl FreeRanges {
+    /// All of a segment, unreserved.
+    pub(crate) fn new(capacity: u64) -> Self {
+        let mut all = Self { ranges: BTreeMap::new(), index: BTreeMap::new(), bytes: 0, cold: 0 };
+        all.insert(0, capacity, Warmth::Cold);
+        all
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(crate) fn cold_bytes(&self) -> u64 {
+        self.cold
+    }
+
+    /// Length of the longest run of free bytes. Looks at every range.
+    pub(crate) fn largest(&self) -> u64 {
+        let (mut largest, mut run, mut end) = (0, 0, 0);
+        for (start, (length, _)) in &self.ranges {
+            run = if *start == end { run + length } else { *length };
+            end = start + length;
+            largest = largest.max(run);
+        }
+        largest
+    }
+
+    /// Whether any byte of a range is free.
+    pub(crate) fn overlaps(&self, start: u64, length: u64) -> bool {
+        let before = self.ranges.range(..start + length).next_back();
+        length > 0 && before.is_some_and(|(at, (long, _))| at + long > start)
+    }
+
+    /// Puts a range back; false, and nothing done, if part of it is free already.
+    pub(crate) fn insert(&mut self, mut start: u64, mut length: u64, warmth: Warmth) -> bool {
+        if length == 0 {
+            return true;
+        }
+        if self.overlaps(start, length) {
+            return false;
+        }
+        if let Some((&at, &(long, same))) = self.ranges.range(..start).next_back()
+            && at + long == start
+            && same == warmth
+        {
+            self.remove(at);
+            start = at;
+            length += long;
+        }
+        if let Some(&(long, same)) = self.ranges.get(&(start + length))
+            && same == warmth
+        {
+            self.remove(start + length);
+            length += long;
+        }
+        self.add(start, length, warmth);
+        true
+    }
+
+    fn add(&mut self, start: u64, length: u64, warmth: Warmth) {
+        if length == 0 {
+            return;
+        }
+        self.ranges.insert(start, (length, warmth));
+        self.index.entry(warmth).or_insert_with(|| vec![BTreeSet::new(); CLASSES])[class(length)].insert(start);
+        self.bytes += length;
+        if warmth == Warmth::Cold {
+            self.cold += length;
+        }
+    }
+
+    fn remove(&mut self, start: u64) -> Option<(u64, Warmth)> {
+        let (length, warmth) = self.ranges.remove(&start)?;
+        if let Some(classes) = self.index.get_mut(&warmth) {
+            classes[class(length)].remove(&start);
+            if classes.iter().all(BTreeSet::is_empty) {
+                self.index.remove(&warmth);
+            }
+        }
+        self.bytes -= length;
+        if warmth == Warmth::Cold {
+            self.cold -= length;
+        }
+        Some((length, warmth))
+    }
+
+    /// Takes what was wished for, or at least what it must have.
+    pub(crate) fn take(&mut self, wish: &Wish) -> Option<Taken> {
+        if self.bytes < wish.least {
+            return None;
+        }
+        let mut sizes = [wish.wanted, wish.wanted / 4, wish.least].map(|size| size.max(wish.least));
+        if wish.whole_pages {
+            sizes = [wish.least; 3];
+        }
+        // Rather a quarter of what is wanted in warm pages than all of it in cold ones.
+        self.fit(Warmth::Warm(wish.seat), sizes[1], wish)
+            .or_else(|| self.fit_others(sizes[1], wish))
+            .or_else(|| wish.cold.then(|| self.fit(Warmth::Cold, sizes[0], wish))?)
+            .or_else(|| wish.cold.then(|| self.fit(Warmth::Cold, sizes[2], wish))?)
+            .or_else(|| self.fit(Warmth::Warm(wish.seat), sizes[2], wish))
+            .or_else(|| self.fit_others(sizes[2], wish))
+            .or_else(|| self.run(wish))
+            .map(|(start, length)| {
+                let tail = if wish.whole_pages { 0 } else { self.tail_before(start, wish.seat) };
+                let tail = if length + tail <= LONGEST_LEASE { tail } else { 0 };
+                self.cut(start - tail, length + tail)
+            })
+    }
+
+    /// Length of the seat's own free range just before a small lease: most often the tail of its last one, which would
+    /// stay too short for anything. The lease starts there instead.
+    fn tail_before(&self, start: u64, seat: u32) -> u64 {
+        match self.ranges.range(..start).next_back() {
+            Some((at, (length, warmth))) if at + length == start && *warmth == Warmth::Warm(seat) => *length,
+            _ => 0,
+        }
+    }
+
+    /// The smallest fitting range of the other warm ones.
+    fn fit_others(&self, size: u64, wish: &Wish) -> Option<(u64, u64)> {
+        let others = self.index.keys().filter(|warmth| matches!(warmth, Warmth::Warm(seat) if *seat != wish.seat));
+        others.filter_map(|warmth| self.fit(*warmth, size, wish)).min_by_key(|(_, length)| *length)
+    }
+
+    /// A place of `size` bytes or more (up to what is wanted) within one range.
+    fn fit(&self, warmth: Warmth, size: u64, wish: &Wish) -> Option<(u64, u64)> {
+        let classes = self.index.get(&warmth)?;
+        classes.iter().skip(class(size)).find_map(|starts| {
+            let place = |start: &u64| place(*start, self.ranges[start].0, warmth, size, wish);
+            if wish.whole_pages {
+                starts.iter().rev().take(LOOKS).find_map(place)
+            } else {
+                starts.iter().take(LOOKS).find_map(place)
+            }
+        })
+    }
+
+    /// A place across neighbours of different warmth. Looks at every range: only when nothing else fits.
+    fn run(&self, wish: &Wish) -> Option<(u64, u64)> {
+        let usable = self.ranges.iter().filter(|(_, (_, warmth))| wish.cold || *warmth != Warmth::Cold);
+        let (mut from, mut end) = (0, 0);
+        for (&start, &(length, _)) in usable {
+            if start != end {
+                from = start;
+            }
+            end = start + length;
+            // As if cold, so that a piece of cold memory at its end is cut on a page.
+            if let Some(found) = place(from, end - from, Warmth::Cold, wish.least, &Wish { wanted: wish.least, ..*wish }) {
+                return Some(found);
+            }
+        }
+        None
+    }
+
+    /// Takes exactly these bytes out, all of which are free.
+    fn cut(&mut self, start: u64, length: u64) -> Taken {
+        let end = start + length;
+        let mut pieces = Vec::new();
+        let first = self.ranges.range(..=start).next_back().map_or(start, |(at, _)| *at);
+        let inside: Vec<u64> = self.ranges.range(first..end).map(|(at, _)| *at).collect();
+        for at in inside {
+            let Some((long, warmth)) = self.remove(at) else { continue };
+            let (from, to) = (at.max(start), (at + long).min(end));
+            self.add(at, from - at, warmth);
+            self.add(to, at + long - to, warmth);
+            pieces.push((from, to - from, warmth));
+        }
+        Taken { start, length, pieces }
+    }
+
+    /// Forgets who mapped ranges last, when that seat ends.
+    pub(crate) fn forget(&mut self, seat: u32) {
+        let Some(classes) = self.index.remove(&Warmth::Warm(seat)) else { return };
+        for start in classes.into_iter().flatten() {
+            let Some((length, _)) = self.ranges.remove(&start) else { continue };
+            self.bytes -= length;
+            self.insert(start, length, Warmth::Warm(0));
+        }
+    }
+
+    /// The warm whole pages inside free ranges, at most so many bytes, from the highest addresses down.
+    pub(crate) fn warm_pages(&self, at_most: u64) -> Vec<(u64, u64)> {
+        let mut left = at_most;
+        let warm = self.ranges.iter().rev().filter(|(_, (_, warmth))| *warmth != Warmth::Cold);
+        warm.filter_map(|(start, (length, _))| {
+            let (from, to) = (start.next_multiple_of(PAGE), (start + length) & !(PAGE - 1));
+            let bytes = to.saturating_sub(from).min(left & !(PAGE - 1));
+            left -= bytes;
+            (bytes > 0).then(|| (to - bytes, bytes))
+        })
+        .collect()
+    }
+
+    /// Marks free pages as given back to the system.
+    pub(crate) fn cool(&mut self, start: u64, length: u64) {
+        let taken = self.cut(start, length);
+        self.insert(taken.start, taken.length, Warmth::Cold);
+    }
+}
+
+/// Where in a free range a wish fits.
+fn place(start: u64, length: u64, warmth: Warmth, size: u64, wish: &Wish) -> Option<(u64, u64)> {
+    let end = start + length;
+    if wish.whole_pages {
+        let top = (end & !(PAGE - 1)).checked_sub(size)?;
+        return (top >= start).then_some((top, size));
+    }
+    let take = wish.wanted.min(length);
+    // Cold memory is reserved by pages, so it is also taken by pages.
+    let take = if warmth == Warmth::Cold { ((start + take).next_multiple_of(PAGE) - start).min(length) } else { take };
+    let take = take & !(UNIT - 1);
+    (take >= size).then_some((start, take))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn small(seat: u32, least: u64, wanted: u64) -> Wish {
+        Wish { seat, least, wanted, whole_pages: false, cold: true }
+    }
+
+    fn pages(seat: u32, length: u64) -> Wish {
+        Wish { seat, least: length, wanted: length, whole_pages: true, cold: true }
+    }
+
+    #[test]
+    fn small_leases_come_from_the_bottom_and_extents_from_the_top() {
+        let mut free = FreeRanges::new(1 << 20);
+        let low = free.take(&small(1, 64, 8192)).unwrap();
+        let high = free.take(&pages(1, 8192)).unwrap();
+        assert_eq!((low.start, low.length), (0, 8192));
+        assert_eq!((high.start, high.length), ((1 << 20) - 8192, 8192));
+        assert_eq!(low.pieces, [(0, 8192, Warmth::Cold)]);
+        assert_eq!(free.bytes(), (1 << 20) - 16384);
+    }
+
+    #[test]
+    fn a_freed_extent_goes_back_to_its_last_mapper_first() {
+        let mut free = FreeRanges::new(1 << 20);
+        let (a, b) = (free.take(&pages(1, 65536)).unwrap(), free.take(&pages(2, 65536)).unwrap());
+        free.insert(a.start, a.length, Warmth::Warm(1));
+        free.insert(b.start, b.length, Warmth::Warm(2));
+        assert_eq!(free.take(&pages(1, 65536)).unwrap().start, a.start);
+        // Another's warm pages are still better than cold ones.
+        assert_eq!(free.take(&pages(1, 65536)).unwrap().start, b.start);
+        assert_eq!(free.take(&pages(1, 65536)).unwrap().pieces[0].2, Warmth::Cold);
+    }
+
+    #[test]
+    fn neighbours_of_different_warmth_are_joined_when_needed() {
+        let mut free = FreeRanges::new(4 * PAGE);
+        let all = free.take(&pages(1, 4 * PAGE)).unwrap();
+        for page in 0..4 {
+            assert!(free.insert(all.start + page * PAGE, PAGE, Warmth::Warm(page as u32)));
+        }
+        assert_eq!(free.largest(), 4 * PAGE);
+        let again = free.take(&pages(9, 3 * PAGE)).unwrap();
+        assert_eq!((again.length, again.pieces.len()), (3 * PAGE, 3));
+        assert!(free.take(&pages(9, 2 * PAGE)).is_none());
+    }
+
+    #[test]
+    fn freeing_twice_is_refused() {
+        let mut free = FreeRanges::new(1 << 20);
+        let taken = free.take(&small(1, 64, 64)).unwrap();
+        assert!(free.insert(taken.start, 64, Warmth::Warm(1)));
+        assert!(!free.insert(taken.start, 64, Warmth::Warm(1)));
+        assert!(!free.insert(0, 1 << 20, Warmth::Cold));
+        assert_eq!(free.bytes(), (1 << 20) - taken.length + 64);
+    }
+
+    #[test]
+    fn a_wish_that_only_fits_in_part_gets_at_least_the_least() {
+        let mut free = FreeRanges::new(2 * PAGE);
+        let taken = free.take(&small(1, 64, 1 << 20)).unwrap();
+        assert_eq!(taken.length, 2 * PAGE);
+        assert!(free.insert(128, 192, Warmth::Warm(1)));
+        assert!(free.take(&small(1, 256, 1024)).is_none());
+        assert_eq!(free.take(&small(1, 64, 1024)).map(|t| (t.start, t.length)), Some((128, 192)));
+    }
+
+    #[test]
+    fn ended_seats_are_forgotten_and_pages_can_be_cooled() {
+        let mut free = FreeRanges::new(8 * PAGE);
+        let all = free.take(&pages(1, 8 * PAGE)).unwrap();
+        free.insert(all.start + 64, 3 * PAGE, Warmth::Warm(1));
+        free.insert(all.start + 64 + 3 * PAGE, 2 * PAGE, Warmth::Warm(2));
+        free.forget(1);
+        free.forget(2);
+        assert_eq!((free.bytes(), free.largest()), (5 * PAGE, 5 * PAGE));
+        let found = free.warm_pages(2 * PAGE + 5);
+        assert_eq!(found, [(all.start + 3 * PAGE, 2 * PAGE)]);
+        free.cool(found[0].0, found[0].1);
+        assert_eq!((free.bytes(), free.cold_bytes()), (5 * PAGE, 2 * PAGE));
+    }
+}

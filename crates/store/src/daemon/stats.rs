@@ -1,0 +1,89 @@
+//! Where every byte of the segment is.
+
+use super::StoreDaemon;
+use crate::layout::{LANES, UNIT};
+
+/// Counters kept beside the free ranges, so that the two check each other.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    /// Bytes granted as small leases less those that came back.
+    pub(super) small: u64,
+    /// Bytes of extents.
+    pub(super) large: u64,
+    /// Objects taken out since the start.
+    pub(super) freed: u64,
+    /// Slots and frees that were impossible after what had been granted.
+    pub(super) refused: u64,
+}
+
+/// Bytes of the segment by use, and counts. The first five fields sum up to `capacity`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct StoreStats {
+    /// Free bytes whose pages are reserved.
+    pub free_warm: u64,
+    /// Free bytes whose pages aren't reserved.
+    pub free_cold: u64,
+    /// Leased bytes that no object takes yet.
+    pub leased: u64,
+    /// Bytes of small objects and drafts, with padding.
+    pub small: u64,
+    /// Bytes of large objects and drafts, with padding.
+    pub large: u64,
+    /// Bytes of the segment.
+    pub capacity: u64,
+    /// Of `small` and `large`: bytes of objects that were taken out and are still pinned.
+    pub deferred: u64,
+    /// How many objects those are.
+    pub deferred_objects: u64,
+    /// Bytes of the longest free range.
+    pub largest_free: u64,
+    /// Clients with a seat.
+    pub clients: u64,
+    /// Objects that were taken out since the store began.
+    pub freed_objects: u64,
+    /// Shared words that were impossible after what had been granted: not 0 means that a process scribbled.
+    pub refused: u64,
+    /// Bytes of memory that the system holds for the segment: `capacity - free_cold`.
+    pub resident: u64,
+    /// Bytes of memory that the system holds for the object table.
+    pub table_resident: u64,
+}
+
+impl StoreStats {
+    /// The sum of all uses; equal to `capacity`, or something is lost.
+    pub fn sum(&self) -> u64 {
+        self.free_warm + self.free_cold + self.leased + self.small + self.large
+    }
+}
+
+impl StoreDaemon {
+    /// Accounts for every byte. Looks at all free ranges: for people and tests, not for every request.
+    pub fn stats(&self) -> StoreStats {
+        let mut leased = 0;
+        for client in self.clients.values() {
+            for lane in 0..LANES {
+                if let Some((_, lease)) = client.lease(lane) {
+                    leased += u64::from(lease.limit - lease.cursor) * UNIT;
+                }
+            }
+        }
+        let free = &self.memory.free;
+        StoreStats {
+            free_warm: free.bytes() - free.cold_bytes(),
+            free_cold: free.cold_bytes(),
+            leased,
+            small: self.counters.small.saturating_sub(leased),
+            large: self.counters.large,
+            capacity: self.config.capacity,
+            deferred: self.deferred.values().map(|object| object.footprint).sum(),
+            deferred_objects: self.deferred.len() as u64,
+            largest_free: free.largest(),
+            clients: self.clients.len() as u64,
+            freed_objects: self.counters.freed,
+            refused: self.counters.refused,
+            resident: self.memory.segment.resident_bytes().unwrap_or(0),
+            table_resident: self.table_file.resident_bytes().unwrap_or(0),
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! What a client asks its daemon for, however it is reached.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use heliostat_proto::Locator;
+use serde::{Deserialize, Serialize};
+
+use crate::daemon::StoreDaemon;
+
+/// A wish for memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LeaseRequest {
+    /// A range to bump-allocate small objects in; replaces the lane's present one, whose unused tail goes back.
+    Small {
+        /// Which of the client's lanes.
+        lane: u32,
+        /// Bytes that the next object takes, so that the range must have at least so many.
+        least: u64,
+    },
+    /// Whole pages for one object.
+    Extent {
+        /// The slot that the client has claimed for the object.
+        slot: u32,
+        /// The generation that it has claimed.
+        generation: u32,
+        /// Bytes wanted; rounded up to whole pages.
+        bytes: u64,
+    },
+}
+
+/// Memory that was granted: its pages are reserved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseGrant {
+    /// First byte within the segment.
+    pub offset: u64,
+    /// Length in bytes.
+    pub bytes: u64,
+    /// For small leases, the epoch that the lease word now carries; 0 for extents.
+    pub epoch: u16,
+}
+
+/// Memory was refused, or the request made no sense.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[non_exhaustive]
+pub enum LeaseError {
+    /// No free range of the segment is long enough. Free, spill or evict objects, then ask again.
+    #[error("the store is full: {requested} bytes wanted, {free} free, the longest range has {largest}")]
+    Full {
+        /// Bytes that were wanted.
+        requested: u64,
+        /// Free bytes in all.
+        free: u64,
+        /// Bytes of the longest free range.
+        largest: u64,
+    },
+    /// The segment has room, but the machine or container hasn't the memory. Nobody was killed for it.
+    #[error(
+        "the store counts as full: {requested} bytes wanted, but the system has only {headroom} bytes left \
+         ({limit}) of which {reserve} are kept free"
+    )]
+    NoMemory {
+        /// Bytes that were wanted.
+        requested: u64,
+        /// Bytes that the system or the tightest control group had left.
+        headroom: u64,
+        /// Bytes that the store leaves to others.
+        reserve: u64,
+        /// What limits: the system, a control group, or the kernel's refusal.
+        limit: String,
+    },
+    /// The client has no seat (any more).
+    #[error("client {client} has no seat in this store: it was declared gone")]
+    NoSeat {
+        /// The number given.
+        client: u32,
+    },
+    /// A request that a correct client doesn't make.
+    #[error("the daemon refused a malformed lease request: {what}")]
+    Malformed {
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The daemon couldn't be reached.
+    #[error("the node's daemon is gone: {reason}")]
+    Disconnected {
+        /// How the link ended.
+        reason: String,
+    },
+}
+
+/// What the client needs from the daemon.
+///
+/// Implementations send the call over a socket, or call a daemon in the same process ([`LocalLink`]).
+pub trait DaemonLink: Send + Sync {
+    /// Asks for memory and waits for the answer.
+    fn lease(&self, request: LeaseRequest) -> Result<LeaseGrant, LeaseError>;
+
+    /// Gives objects, or drafts that were dropped, back. May be sent later and in batches; must not block for long.
+    fn free(&self, locators: &[Locator]);
+}
+
+/// A link to a daemon in this process.
+#[derive(Debug, Clone)]
+pub struct LocalLink {
+    daemon: Arc<Mutex<StoreDaemon>>,
+    client: u32,
+}
+
+impl LocalLink {
+    /// A link for the client with this number.
+    pub fn new(daemon: Arc<Mutex<StoreDaemon>>, client: u32) -> Self {
+        Self { daemon, client }
+    }
+}
+
+impl DaemonLink for LocalLink {
+    fn lease(&self, request: LeaseRequest) -> Result<LeaseGrant, LeaseError> {
+        self.daemon.lock().unwrap_or_else(PoisonError::into_inner).lease(self.client, request)
+    }
+
+    fn free(&self, locators: &[Locator]) {
+        self.daemon.lock().unwrap_or_else(PoisonError::into_inner).free(locators);
+    }
+}
