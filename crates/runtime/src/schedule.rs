@@ -210,6 +210,12 @@ impl Schedule {
         actions
     }
 
+    /// A process that was being started was ended on purpose before it connected.
+    pub fn start_cancelled(&mut self) -> Vec<Action> {
+        self.starting = self.starting.saturating_sub(1);
+        self.settle()
+    }
+
     /// The pause after a failed start is over.
     pub fn resume_spawning(&mut self) -> Vec<Action> {
         self.held_back = false;

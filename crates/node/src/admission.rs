@@ -1,0 +1,111 @@
+//! Who may talk to the daemon: the first message of a connection and its answer.
+
+use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use heliostat_proto::message::{FromDaemon, PROTOCOL_VERSION, Role, ToDaemon, Welcome};
+use heliostat_proto::{Failure, JobId, WorkerId};
+use heliostat_wire::Inbox;
+
+use crate::conn::Conn;
+use crate::daemon::{Daemon, Process, Shared};
+use crate::workers::How;
+
+/// How long a connection may wait with its first message.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Serves a connection from its first byte to its last.
+pub(crate) async fn serve(shared: Shared, socket: OwnedFd) {
+    let peer = rustix::net::sockopt::socket_peercred(&socket);
+    let Ok(conn) = Conn::new(socket) else { return };
+    let mut inbox = Inbox::default();
+    let Ok(Some(hello)) = tokio::time::timeout(HELLO_TIMEOUT, conn.first(&mut inbox)).await else { return };
+    let admitted = match peer {
+        Ok(peer) if peer.uid == rustix::process::getuid() => {
+            let pid = peer.pid.as_raw_nonzero().get().unsigned_abs();
+            shared.borrow_mut().admit(&conn, &hello, pid)
+        }
+        _ => Err(Failure::new("AUTHENTICATION", "this node belongs to another user")),
+    };
+    match admitted {
+        Ok(id) => {
+            conn.serve(&mut inbox, |message| shared.borrow_mut().on_message(id, message)).await;
+            shared.borrow_mut().disconnected(id);
+        }
+        Err(failure) => {
+            conn.send(FromDaemon::Refused(failure), Vec::new());
+            conn.finish();
+            conn.serve(&mut inbox, |_| false).await;
+        }
+    }
+}
+
+impl Daemon {
+    fn admit(&mut self, conn: &Rc<Conn>, hello: &ToDaemon, pid: u32) -> Result<WorkerId, Failure> {
+        let ToDaemon::Hello { version, role } = *hello else {
+            return Err(Failure::new("TRANSPORT", "the first message of a connection must be the greeting"));
+        };
+        if version != PROTOCOL_VERSION {
+            let message = format!("this process speaks version {version} of the protocol, the node {PROTOCOL_VERSION}");
+            return Err(Failure::new("TRANSPORT", message).hint("Use the same version of heliostat everywhere."));
+        }
+        if self.stopping {
+            return Err(Failure::new("NODE_DIED", "the node is stopping"));
+        }
+        let id = match role {
+            Role::Driver => WorkerId(crate::random()),
+            Role::Worker { token } => self.redeem(token)?,
+        };
+        // A worker that gets no seat leaves, and its end is a failed start.
+        let seat = self.store.join(id, pid)?;
+        if let Some(child) = self.children.get_mut(&id) {
+            child.connected = true;
+        }
+        let driver = role == Role::Driver;
+        let welcome = Welcome {
+            worker: id,
+            node: self.node,
+            job: if driver { JobId(crate::random()) } else { JobId::default() },
+            epoch: seat.epoch,
+            inline_limit: self.config.inline_limit,
+            seat: seat.params,
+        };
+        let process = Process { conn: Rc::clone(conn), driver, pid, peers: BTreeSet::new(), leaving: false };
+        self.processes.insert(id, process);
+        conn.send(FromDaemon::Welcome(Box::new(welcome)), seat.fds);
+        let actions = if driver {
+            self.claim_output(id);
+            self.schedule.prestart(self.config.prestart)
+        } else {
+            self.schedule.worker_ready(id, pid)
+        };
+        self.perform(actions);
+        Ok(id)
+    }
+
+    /// A token is good for one connection of the child that got it.
+    fn redeem(&mut self, token: u128) -> Result<WorkerId, Failure> {
+        let unknown = || Failure::new("AUTHENTICATION", "no worker was started with this token");
+        let id = self.tokens.remove(&token).ok_or_else(unknown)?;
+        self.children.get(&id).filter(|child| !child.ending).map(|_| id).ok_or_else(unknown)
+    }
+
+    /// The connection of an admitted process ended.
+    fn disconnected(&mut self, id: WorkerId) {
+        if self.children.contains_key(&id) {
+            // What it held in the store is given up when its process is gone, it may still write there. A worker ends by
+            // itself when its connection does.
+            let actions = self.schedule.retire(id);
+            self.perform(actions);
+            self.end_child(id, How::Soon);
+        } else {
+            self.process_gone(id);
+        }
+        if self.drivers().next().is_none() {
+            let actions = self.schedule.prestart(0);
+            self.perform(actions);
+        }
+    }
+}

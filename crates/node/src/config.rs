@@ -1,0 +1,73 @@
+//! What a node is started with.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use heliostat_proto::message::Resources;
+
+/// How a node is set up.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct NodeConfig {
+    /// Where the directory of this user's sessions goes. Must be short: a socket's path has at most 107 bytes.
+    pub temp_dir: PathBuf,
+    /// What tasks can ask for; `CPU` included.
+    pub resources: Resources,
+    /// Facts about the node for whoever looks at it.
+    pub labels: Vec<(String, String)>,
+    /// Bytes of the object store.
+    pub store_capacity: u64,
+    /// Values up to this many serialised bytes stay out of the store.
+    pub inline_limit: u64,
+    /// The worker program.
+    pub worker: WorkerCommand,
+    /// Whether the lines that workers write go to their driver.
+    pub log_to_driver: bool,
+    /// Workers that are started ahead of need.
+    pub prestart: usize,
+    /// A worker that has not connected after this time is taken for one that failed to start.
+    pub worker_start_timeout: Duration,
+}
+
+impl NodeConfig {
+    /// A node with defaults: one worker per CPU started ahead, values up to 100 KiB inline, output to the driver.
+    pub fn new(temp_dir: impl Into<PathBuf>, resources: Resources, store_capacity: u64, worker: WorkerCommand) -> Self {
+        let prestart = resources.amount("CPU").div_ceil(1000).min(1024) as usize;
+        Self {
+            temp_dir: temp_dir.into(),
+            resources,
+            labels: Vec::new(),
+            store_capacity,
+            inline_limit: 100 * 1024,
+            worker,
+            log_to_driver: true,
+            prestart,
+            worker_start_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+/// The program that runs as a worker. It inherits the environment that the embedding process had when the node started,
+/// and gets besides:
+///
+/// - `HELIOSTAT_SOCKET`: the path of the node's socket,
+/// - `HELIOSTAT_WORKER_TOKEN`: 32 hexadecimal digits for its [`Role`](heliostat_proto::message::Role),
+/// - `HELIOSTAT_MARKER`: 32 hexadecimal digits. A line of byte 0x1e, these digits, a space and a name says what the
+///   following lines of that stream come from.
+#[derive(Debug, Clone)]
+pub struct WorkerCommand {
+    /// The program; a path with a directory.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub args: Vec<OsString>,
+    /// Further variables, over those that are inherited.
+    pub env: Vec<(OsString, OsString)>,
+}
+
+impl WorkerCommand {
+    /// A program with arguments.
+    pub fn new(program: impl Into<PathBuf>, args: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
+        Self { program: program.into(), args: args.into_iter().map(Into::into).collect(), env: Vec::new() }
+    }
+}

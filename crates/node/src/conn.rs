@@ -1,0 +1,213 @@
+//! One connection to a process: its outbox is bounded, and nobody waits for it.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use heliostat_proto::message::{FromDaemon, ToDaemon};
+use heliostat_wire::{Channel, ChannelError, Inbox, Sent};
+use rustix::io::Errno;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::watch::watch;
+
+/// A process that leaves more than this unread is taken for one that will never read it.
+const OUTBOX_MAX: usize = 64 << 20;
+/// Workers' output waits in their pipes while their driver has more than this to read.
+const OUTBOX_BUSY: usize = 4 << 20;
+/// Bytes that may arrive before the first message is whole.
+pub(crate) const HELLO_MAX: usize = 64 * 1024;
+/// How long a connection that ends waits for its last messages to be taken.
+const LINGER: Duration = Duration::from_secs(5);
+/// What a message counts for besides its variable parts.
+const MESSAGE_BASE: usize = 256;
+
+/// A connection as the rest of the daemon sees it.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    socket: AsyncFd<Channel>,
+    outbox: RefCell<Outbox>,
+    phase: Cell<Phase>,
+    /// Wakes the connection's own task.
+    changed: Notify,
+    /// Wakes those that hold output back.
+    drained: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Outbox {
+    /// The channel holds a message that the kernel did not take yet; what comes now queues up behind it.
+    waiting: bool,
+    queue: VecDeque<(FromDaemon, Vec<OwnedFd>, usize)>,
+    bytes: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// Nothing is read any more; the connection closes when all is sent, or at this time.
+    Finishing(Instant),
+    Broken,
+}
+
+impl Conn {
+    /// Takes over a connected socket; needs the event loop's thread.
+    pub(crate) fn new(socket: OwnedFd) -> Result<Rc<Self>, ChannelError> {
+        let socket = watch(Channel::new(socket)?, Interest::READABLE | Interest::WRITABLE)
+            .map_err(|error| Errno::from_raw_os_error(error.raw_os_error().unwrap_or(Errno::IO.raw_os_error())))?;
+        Ok(Rc::new(Self {
+            socket,
+            outbox: RefCell::default(),
+            phase: Cell::new(Phase::Open),
+            changed: Notify::new(),
+            drained: Notify::new(),
+        }))
+    }
+
+    /// Sends a message with its descriptors. A process that is gone or does not read is found out by the connection's
+    /// own task.
+    pub(crate) fn send(&self, message: FromDaemon, fds: Vec<OwnedFd>) {
+        if self.phase.get() != Phase::Open {
+            return;
+        }
+        let mut outbox = self.outbox.borrow_mut();
+        if outbox.waiting {
+            let weight = weight(&message);
+            outbox.bytes += weight;
+            outbox.queue.push_back((message, fds, weight));
+            if outbox.bytes <= OUTBOX_MAX {
+                return;
+            }
+            self.phase.set(Phase::Broken);
+        } else {
+            match self.socket.get_ref().send(&message, fds) {
+                Ok(Sent::All) => return,
+                Ok(Sent::Waiting) => outbox.waiting = true,
+                Err(_) => self.phase.set(Phase::Broken),
+            }
+        }
+        self.changed.notify_one();
+    }
+
+    /// Reads no more, and closes when all that was sent has left.
+    pub(crate) fn finish(&self) {
+        if self.phase.get() == Phase::Open {
+            self.phase.set(Phase::Finishing(Instant::now() + LINGER));
+            self.changed.notify_one();
+        }
+    }
+
+    /// Waits while the process has much to read already.
+    pub(crate) async fn until_not_busy(&self) {
+        while self.phase.get() == Phase::Open && self.outbox.borrow().bytes > OUTBOX_BUSY {
+            self.drained.notified().await;
+        }
+    }
+
+    fn flush(&self) {
+        let mut outbox = self.outbox.borrow_mut();
+        let mut sent = self.socket.get_ref().flush();
+        while let Ok(Sent::All) = sent {
+            let Some((message, fds, weight)) = outbox.queue.pop_front() else { break };
+            outbox.bytes -= weight;
+            sent = self.socket.get_ref().send(&message, fds);
+        }
+        match sent {
+            Ok(sent) => outbox.waiting = sent == Sent::Waiting,
+            Err(_) => self.phase.set(Phase::Broken),
+        }
+        if outbox.bytes <= OUTBOX_BUSY {
+            self.drained.notify_waiters();
+        }
+    }
+
+    /// The first message, if it comes within the bounds.
+    pub(crate) async fn first(&self, inbox: &mut Inbox) -> Option<ToDaemon> {
+        loop {
+            let mut ready = self.socket.readable().await.ok()?;
+            if !self.socket.get_ref().receive(inbox).ok()? {
+                ready.clear_ready();
+            }
+            if let Some(message) = inbox.next().ok()? {
+                return Some(message);
+            }
+            if inbox.pending() > HELLO_MAX {
+                return None;
+            }
+        }
+    }
+
+    /// Serves the connection until it ends on either side; every message goes to `on_message`, which says whether it
+    /// was one that this process may send.
+    pub(crate) async fn serve(&self, inbox: &mut Inbox, mut on_message: impl FnMut(ToDaemon) -> bool) {
+        self.take_messages(inbox, &mut on_message);
+        loop {
+            let waiting = self.outbox.borrow().waiting;
+            let deadline = match self.phase.get() {
+                Phase::Open => None,
+                Phase::Finishing(at) if waiting => Some(at),
+                Phase::Finishing(_) | Phase::Broken => break,
+            };
+            tokio::select! {
+                ready = self.socket.readable(), if deadline.is_none() => {
+                    let Ok(mut ready) = ready else { break };
+                    match self.socket.get_ref().receive(inbox) {
+                        Ok(true) => tokio::task::yield_now().await,
+                        Ok(false) => ready.clear_ready(),
+                        Err(_) => break,
+                    }
+                    drop(ready);
+                    self.take_messages(inbox, &mut on_message);
+                }
+                ready = self.socket.writable(), if waiting => {
+                    let Ok(mut ready) = ready else { break };
+                    self.flush();
+                    if self.outbox.borrow().waiting {
+                        ready.clear_ready();
+                    }
+                }
+                () = self.changed.notified() => {}
+                () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => break,
+            }
+        }
+        self.phase.set(Phase::Broken);
+        self.drained.notify_waiters();
+    }
+
+    fn take_messages(&self, inbox: &mut Inbox, on_message: &mut impl FnMut(ToDaemon) -> bool) {
+        while self.phase.get() == Phase::Open {
+            match inbox.next() {
+                Ok(Some(message)) => {
+                    if !on_message(message) {
+                        self.phase.set(Phase::Broken);
+                    }
+                }
+                Ok(None) => break,
+                Err(_) => self.phase.set(Phase::Broken),
+            }
+        }
+        // No message to the daemon brings a descriptor.
+        if inbox.take_fd().is_ok() {
+            self.phase.set(Phase::Broken);
+        }
+    }
+}
+
+fn weight(message: &FromDaemon) -> usize {
+    let failure = |failure: &heliostat_proto::Failure| failure.message.len();
+    MESSAGE_BASE
+        + match message {
+            FromDaemon::Output { name, lines, .. } => name.len() + lines.len(),
+            FromDaemon::StoreLeased { body, .. } => body.len(),
+            FromDaemon::LeaseRefused { failure: why, .. } | FromDaemon::LeaseBroken { failure: why, .. } => {
+                failure(why)
+            }
+            FromDaemon::State { state, .. } => state.workers.len() * 64 + state.labels.len() * 128,
+            _ => 0,
+        }
+}

@@ -1,0 +1,170 @@
+//! The daemon's state, and how the scheduler's decisions are carried out. Everything here runs on the event loop's
+//! thread; nothing waits.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::os::fd::OwnedFd;
+use std::rc::{Rc, Weak};
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use heliostat_proto::message::FromDaemon;
+use heliostat_proto::{Failure, NodeId, WorkerId};
+use heliostat_runtime::schedule::{Action, Schedule};
+use tokio::sync::Notify;
+
+use crate::config::NodeConfig;
+use crate::conn::Conn;
+use crate::output::Unclaimed;
+use crate::spawner::Order;
+use crate::store::Store;
+use crate::workers::{Child, How};
+
+/// Pause after the first failed start of a worker; it doubles with each further one, up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+pub(crate) type Shared = Rc<RefCell<Daemon>>;
+
+/// The state of the node.
+#[derive(Debug)]
+pub(crate) struct Daemon {
+    pub(crate) me: Weak<RefCell<Daemon>>,
+    pub(crate) config: NodeConfig,
+    pub(crate) node: NodeId,
+    pub(crate) schedule: Schedule,
+    pub(crate) store: Store,
+    pub(crate) processes: BTreeMap<WorkerId, Process>,
+    pub(crate) children: BTreeMap<WorkerId, Child>,
+    /// Children that did not connect yet, by the token that each was given.
+    pub(crate) tokens: HashMap<u128, WorkerId>,
+    pub(crate) orders: Sender<Order>,
+    pub(crate) unclaimed: Unclaimed,
+    pub(crate) stopping: bool,
+    /// Where pipes are read into.
+    pub(crate) scratch: Vec<u8>,
+    /// Told whenever a child is gone for good.
+    pub(crate) child_gone: Rc<Notify>,
+}
+
+/// A process that said hello.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) conn: Rc<Conn>,
+    pub(crate) driver: bool,
+    pub(crate) pid: u32,
+    /// Processes that it has a direct connection with.
+    pub(crate) peers: BTreeSet<WorkerId>,
+    /// The driver said that it leaves: it gets nothing new.
+    pub(crate) leaving: bool,
+}
+
+impl Daemon {
+    pub(crate) fn new(config: NodeConfig, node: NodeId, store: Store, orders: Sender<Order>) -> Shared {
+        Rc::new_cyclic(|me| {
+            RefCell::new(Self {
+                me: me.clone(),
+                schedule: Schedule::new(&config.resources),
+                config,
+                node,
+                store,
+                processes: BTreeMap::new(),
+                children: BTreeMap::new(),
+                tokens: HashMap::new(),
+                orders,
+                unclaimed: Unclaimed::default(),
+                stopping: false,
+                scratch: Vec::new(),
+                child_gone: Rc::default(),
+            })
+        })
+    }
+
+    pub(crate) fn send(&self, to: WorkerId, message: FromDaemon, fds: Vec<OwnedFd>) {
+        if let Some(process) = self.processes.get(&to) {
+            process.conn.send(message, fds);
+        }
+    }
+
+    /// Runs something later on the event loop, with the state at hand.
+    pub(crate) fn after(&self, pause: Duration, then: impl FnOnce(&mut Self) + 'static) {
+        let me = self.me.clone();
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(pause).await;
+            if let Some(daemon) = me.upgrade() {
+                then(&mut daemon.borrow_mut());
+            }
+        });
+    }
+
+    pub(crate) fn perform(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Spawn { count } => (0..count).for_each(|_| self.order_worker()),
+                Action::BackOff { failures } => {
+                    let doublings = failures.saturating_sub(1).min(16);
+                    let pause = FIRST_PAUSE.saturating_mul(1 << doublings).min(LONGEST_PAUSE);
+                    self.after(pause, |daemon| {
+                        let actions = daemon.schedule.resume_spawning();
+                        daemon.perform(actions);
+                    });
+                }
+                Action::Grant { client, request, lease, worker, pid } => {
+                    self.grant(client, request, lease, worker, pid);
+                }
+                Action::Refuse { client, request, failure } => {
+                    self.send(client, FromDaemon::LeaseRefused { request, failure }, Vec::new());
+                }
+                Action::Recall { client, lease } => self.send(client, FromDaemon::RecallLease { lease }, Vec::new()),
+                Action::Break { client, lease, worker } => {
+                    let failure = self.children.get(&worker).and_then(|child| child.failure.clone());
+                    let failure = failure.unwrap_or_else(|| Failure::new("WORKER_CRASHED", "the worker is gone"));
+                    self.send(client, FromDaemon::LeaseBroken { lease, worker, failure }, Vec::new());
+                }
+                Action::Reap { worker } => self.end_child(worker, How::Now),
+            }
+        }
+    }
+
+    fn grant(&mut self, client: WorkerId, request: u64, lease: u64, worker: WorkerId, pid: u32) {
+        match self.introduce(client, worker) {
+            Ok(fd) => {
+                self.assign(worker, client);
+                let connect = fd.is_some();
+                let granted = FromDaemon::LeaseGranted { request, lease, worker, pid, connect };
+                self.send(client, granted, fd.into_iter().collect());
+            }
+            Err(error) => {
+                let failure = Failure::new("TRANSPORT", format!("cannot connect to worker pid={pid}: {error}"));
+                self.send(client, FromDaemon::LeaseRefused { request, failure }, Vec::new());
+                let actions = self.schedule.return_lease(client, lease);
+                self.perform(actions);
+            }
+        }
+    }
+
+    /// A process ended, or its connection did: nothing that it asked for or held remains.
+    pub(crate) fn process_gone(&mut self, id: WorkerId) {
+        let Some(process) = self.processes.remove(&id) else { return };
+        process.conn.finish();
+        let actions = self.schedule.client_gone(id);
+        self.perform(actions);
+        for peer in process.peers {
+            if let Some(other) = self.processes.get_mut(&peer) {
+                other.peers.remove(&id);
+            }
+            self.send(peer, FromDaemon::PeerGone { peer: id }, Vec::new());
+        }
+        if process.driver {
+            self.store.free_objects_of(id);
+        }
+        self.store.client_gone(id);
+    }
+
+    pub(crate) fn drivers(&self) -> impl Iterator<Item = (WorkerId, &Process)> {
+        self.processes
+            .iter()
+            .filter(|(_, process)| process.driver && !process.leaving)
+            .map(|(id, process)| (*id, process))
+    }
+}

@@ -1,0 +1,150 @@
+//! How a process ended: facts from the kernel, in words.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use heliostat_proto::{Fact, Failure};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    Code(i32),
+    Signal(i32),
+    /// Somebody else waited for our child, so nobody can say.
+    Unknown,
+}
+
+/// Looks how a child ended whose descriptor says that it has. Its process id stays taken until [`reap`].
+pub(crate) fn status(pidfd: &OwnedFd) -> Exit {
+    wait(pidfd, WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT)
+}
+
+/// Ends the existence of a child that has ended.
+pub(crate) fn reap(pidfd: &OwnedFd) {
+    wait(pidfd, WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+}
+
+/// Ends a child of ours, with its group. Once it was reaped, its process id may be another's, so the group is left alone.
+pub(crate) fn kill(pid: u32, pidfd: &OwnedFd) {
+    let not_reaped = rustix::process::pidfd_send_signal(pidfd, Signal::KILL).is_ok();
+    if let Some(group) = i32::try_from(pid).ok().and_then(Pid::from_raw).filter(|_| not_reaped) {
+        let _ = rustix::process::kill_process_group(group, Signal::KILL);
+    }
+}
+
+/// Ends a child and waits for its end.
+pub(crate) fn kill_and_wait(pid: u32, pidfd: &OwnedFd) {
+    kill(pid, pidfd);
+    wait(pidfd, WaitIdOptions::EXITED);
+}
+
+fn wait(pidfd: &OwnedFd, options: WaitIdOptions) -> Exit {
+    loop {
+        match rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), options) {
+            Ok(Some(status)) => {
+                let code = status.exit_status().map(Exit::Code);
+                return code.or(status.terminating_signal().map(Exit::Signal)).unwrap_or(Exit::Unknown);
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            Ok(None) | Err(_) => return Exit::Unknown,
+        }
+    }
+}
+
+impl Exit {
+    /// What the failed task's caller is told. `name` is what ran, empty when nothing did.
+    pub(crate) fn failure(self, pid: u32, name: &str, last_lines: &[String]) -> Failure {
+        let mut message = format!("worker pid={pid} {self}");
+        if !name.is_empty() {
+            message = format!("{message} while it ran {name}()");
+        }
+        failure(message, self, last_lines)
+    }
+
+    /// What is told when a worker ended before it could do anything.
+    pub(crate) fn start_failure(self, pid: u32, last_lines: &[String]) -> Failure {
+        failure(format!("workers do not start: pid={pid} {self} before it connected"), self, last_lines)
+    }
+}
+
+fn failure(mut message: String, exit: Exit, last_lines: &[String]) -> Failure {
+    if !last_lines.is_empty() {
+        message.push_str("\nlast lines of its stderr:");
+        for line in last_lines {
+            message.push_str("\n  ");
+            message.push_str(line);
+        }
+    }
+    let (code, signal) = match exit {
+        Exit::Code(code) => (Fact::Number(code.into()), Fact::Absent),
+        Exit::Signal(signal) => (Fact::Absent, Fact::Text(signal_name(signal))),
+        Exit::Unknown => (Fact::Absent, Fact::Absent),
+    };
+    Failure::new("WORKER_CRASHED", message).fact("exitCode", code).fact("exitSignal", signal)
+}
+
+impl std::fmt::Display for Exit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exited with code {code}"),
+            Self::Signal(signal) => write!(f, "was killed by {}", signal_name(*signal)),
+            Self::Unknown => f.write_str("ended"),
+        }
+    }
+}
+
+fn signal_name(raw: i32) -> String {
+    const NAMES: [(Signal, &str); 23] = [
+        (Signal::HUP, "SIGHUP"),
+        (Signal::INT, "SIGINT"),
+        (Signal::QUIT, "SIGQUIT"),
+        (Signal::ILL, "SIGILL"),
+        (Signal::TRAP, "SIGTRAP"),
+        (Signal::ABORT, "SIGABRT"),
+        (Signal::BUS, "SIGBUS"),
+        (Signal::FPE, "SIGFPE"),
+        (Signal::KILL, "SIGKILL"),
+        (Signal::USR1, "SIGUSR1"),
+        (Signal::SEGV, "SIGSEGV"),
+        (Signal::USR2, "SIGUSR2"),
+        (Signal::PIPE, "SIGPIPE"),
+        (Signal::ALARM, "SIGALRM"),
+        (Signal::TERM, "SIGTERM"),
+        (Signal::STKFLT, "SIGSTKFLT"),
+        (Signal::XCPU, "SIGXCPU"),
+        (Signal::XFSZ, "SIGXFSZ"),
+        (Signal::VTALARM, "SIGVTALRM"),
+        (Signal::PROF, "SIGPROF"),
+        (Signal::IO, "SIGIO"),
+        (Signal::POWER, "SIGPWR"),
+        (Signal::SYS, "SIGSYS"),
+    ];
+    let known = NAMES.iter().find(|(signal, _)| signal.as_raw() == raw);
+    known.map_or_else(|| format!("signal {raw}"), |(_, name)| (*name).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_failure_says_how_it_ended_and_what_it_wrote_last() {
+        let failure = Exit::Signal(9).failure(123, "echo", &["one".into(), "two".into()]);
+        assert_eq!(failure.code, "WORKER_CRASHED");
+        assert_eq!(
+            failure.message,
+            "worker pid=123 was killed by SIGKILL while it ran echo()\nlast lines of its stderr:\n  one\n  two"
+        );
+        assert_eq!(
+            failure.facts,
+            [("exitCode".to_owned(), Fact::Absent), ("exitSignal".to_owned(), Fact::Text("SIGKILL".into()))]
+        );
+    }
+
+    #[test]
+    fn a_code_and_an_unusual_signal_have_words_too() {
+        assert_eq!(Exit::Code(3).failure(1, "", &[]).message, "worker pid=1 exited with code 3");
+        assert_eq!(Exit::Signal(40).to_string(), "was killed by signal 40");
+        assert_eq!(Exit::Unknown.to_string(), "ended");
+    }
+}

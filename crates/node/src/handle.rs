@@ -1,0 +1,248 @@
+//! Starting and stopping a node.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::{Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use heliostat_proto::NodeId;
+use tokio::net::UnixListener;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::LocalSet;
+
+use crate::admission;
+use crate::config::NodeConfig;
+use crate::daemon::{Daemon, Shared};
+use crate::listener;
+use crate::session::{Session, SessionError};
+use crate::spawner::{Outcome, Spawner};
+use crate::store::Store;
+use crate::workers::How;
+
+/// How long killed processes may take to be gone before the node stops without having seen it.
+const KILLED_GRACE: Duration = Duration::from_secs(5);
+
+/// A node could not be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartNodeError {
+    /// There is no place for the node's socket.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// The socket could not be made.
+    #[error("cannot listen on {path}: {source}")]
+    Listen {
+        /// The socket's path.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// There is no object store.
+    #[error(transparent)]
+    Store(#[from] heliostat_store::CreateStoreError),
+    /// A thread or what it waits with could not be made.
+    #[error("cannot start the node's {part}: {source}")]
+    Thread {
+        /// Which part.
+        part: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// No connection to the node.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectNodeError {
+    /// The node was stopped.
+    #[error("the node was stopped")]
+    Stopped,
+    /// The system gives no socket.
+    #[error("cannot make a connection to the node: {0}")]
+    Socket(#[from] heliostat_wire::ChannelError),
+}
+
+/// The daemon of one node.
+#[derive(Debug)]
+pub struct Node;
+
+/// A running node. Dropping it stops the node.
+#[derive(Debug)]
+pub struct NodeHandle {
+    node: NodeId,
+    socket: PathBuf,
+    session_dir: PathBuf,
+    commands: UnboundedSender<Command>,
+    running: Mutex<Option<Running>>,
+}
+
+#[derive(Debug)]
+struct Running {
+    threads: [JoinHandle<()>; 2],
+    session: Session,
+}
+
+#[derive(Debug)]
+enum Command {
+    Adopt(OwnedFd),
+    Stop(Duration),
+}
+
+impl Node {
+    /// Starts a node in this process: two threads, a socket, and workers ahead of need. Call it on a thread that may
+    /// read the environment, which workers inherit as it is now.
+    pub fn start(config: NodeConfig) -> Result<NodeHandle, StartNodeError> {
+        let node = NodeId(crate::random());
+        let session = Session::create(&config.temp_dir)?;
+        let socket = session.socket();
+        let listener = std::os::unix::net::UnixListener::bind(&socket)
+            .and_then(|listener| {
+                use std::os::unix::fs::PermissionsExt as _;
+                std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o600))?;
+                listener.set_nonblocking(true)?;
+                Ok(listener)
+            })
+            .map_err(|source| StartNodeError::Listen { path: socket.clone(), source })?;
+        let thread = |part| move |source| StartNodeError::Thread { part, source };
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(thread("event loop"))?;
+        let store = Store::create(config.store_capacity)?;
+        let (command_sender, commands) = unbounded_channel();
+        let (outcome_sender, outcomes) = unbounded_channel();
+        let (order_sender, orders) = std::sync::mpsc::channel();
+
+        let spawner = Spawner::new(config.worker.clone(), socket.clone());
+        let spawner = std::thread::Builder::new()
+            .name("heliostat-spawn".into())
+            .spawn(move || spawner.run(&orders, &outcome_sender))
+            .map_err(thread("spawner"))?;
+        let event_loop = std::thread::Builder::new().name("heliostat-node".into()).spawn(move || {
+            let local = LocalSet::new();
+            local.block_on(&runtime, async move {
+                let Ok(listener) = UnixListener::from_std(listener) else { return };
+                let shared = Daemon::new(config, node, store, order_sender);
+                run(shared, listener, commands, outcomes).await;
+            });
+        });
+        let event_loop = event_loop.map_err(thread("event loop"))?;
+        let session_dir = session.dir().to_owned();
+        let running = Mutex::new(Some(Running { threads: [event_loop, spawner], session }));
+        Ok(NodeHandle { node, socket, session_dir, commands: command_sender, running })
+    }
+}
+
+impl NodeHandle {
+    /// Where processes of this user reach the node: `unix:` and the path of its socket.
+    pub fn address(&self) -> String {
+        format!("unix:{}", self.socket.display())
+    }
+
+    /// The node's id.
+    pub fn node_id(&self) -> NodeId {
+        self.node
+    }
+
+    /// The directory of the node's files, gone after [`Self::stop`].
+    pub fn session_dir(&self) -> &Path {
+        &self.session_dir
+    }
+
+    /// A connected socket for the process that embeds the node; it needs no file.
+    pub fn connect(&self) -> Result<OwnedFd, ConnectNodeError> {
+        let (near, far) = heliostat_wire::socket_pair()?;
+        self.commands.send(Command::Adopt(far)).map_err(|_| ConnectNodeError::Stopped)?;
+        Ok(near)
+    }
+
+    /// Ends the workers (those that do not leave within `grace` are killed), waits for all of them, closes every
+    /// connection and removes the node's files. The second call, on whichever thread, waits for the first.
+    pub fn stop(&self, grace: Duration) {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(Running { threads, session }) = running.take() else { return };
+        // When the loop has ended by itself, there is nobody to tell.
+        let _ = self.commands.send(Command::Stop(grace));
+        for thread in threads {
+            // A panic was reported by its thread; its children were ended while it unwound.
+            let _ = thread.join();
+        }
+        drop(session);
+    }
+}
+
+impl Drop for NodeHandle {
+    fn drop(&mut self) {
+        self.stop(Duration::ZERO);
+    }
+}
+
+/// The event loop, from the first worker to the last.
+async fn run(
+    shared: Shared,
+    listener: UnixListener,
+    mut commands: UnboundedReceiver<Command>,
+    mut outcomes: UnboundedReceiver<Outcome>,
+) {
+    {
+        let mut daemon = shared.borrow_mut();
+        let prestart = daemon.config.prestart;
+        let actions = daemon.schedule.prestart(prestart);
+        daemon.perform(actions);
+    }
+    let listening = tokio::task::spawn_local(listener::listen(Rc::clone(&shared), listener));
+    let grace = loop {
+        tokio::select! {
+            command = commands.recv() => match command {
+                Some(Command::Adopt(socket)) => {
+                    tokio::task::spawn_local(admission::serve(Rc::clone(&shared), socket));
+                }
+                Some(Command::Stop(grace)) => break grace,
+                None => break Duration::ZERO,
+            },
+            Some(outcome) = outcomes.recv() => shared.borrow_mut().on_outcome(outcome),
+        }
+    };
+    commands.close();
+    listening.abort();
+    stop(&shared, &mut outcomes, grace).await;
+}
+
+async fn stop(shared: &Shared, outcomes: &mut UnboundedReceiver<Outcome>, grace: Duration) {
+    let end_all = |how| {
+        let mut daemon = shared.borrow_mut();
+        let ids: Vec<_> = daemon.children.keys().copied().collect();
+        for id in ids {
+            daemon.end_child(id, how);
+        }
+    };
+    shared.borrow_mut().stopping = true;
+    for (pause, how) in [(grace, How::Soon), (KILLED_GRACE, How::Now)] {
+        if !pause.is_zero() {
+            end_all(how);
+            let _ = tokio::time::timeout(pause, all_gone(shared, outcomes)).await;
+        }
+    }
+    let conns: Vec<_> = shared.borrow().processes.values().map(|process| Rc::clone(&process.conn)).collect();
+    for conn in conns {
+        conn.finish();
+    }
+    // One turn for the connections to see it.
+    tokio::task::yield_now().await;
+}
+
+/// Waits until no child is left, those included that are being started.
+async fn all_gone(shared: &Shared, outcomes: &mut UnboundedReceiver<Outcome>) {
+    let child_gone = Rc::clone(&shared.borrow().child_gone);
+    loop {
+        let gone = child_gone.notified();
+        if shared.borrow().children.is_empty() {
+            break;
+        }
+        tokio::select! {
+            () = gone => {}
+            Some(outcome) = outcomes.recv() => shared.borrow_mut().on_outcome(outcome),
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! What processes ask of the daemon.
+
+use heliostat_proto::message::{FromDaemon, ToDaemon};
+use heliostat_proto::{Failure, WorkerId};
+
+use crate::daemon::Daemon;
+use crate::workers::How;
+
+impl Daemon {
+    /// Serves a message; `false` when this process may not send it, which ends its connection.
+    pub(crate) fn on_message(&mut self, from: WorkerId, message: ToDaemon) -> bool {
+        let Some(process) = self.processes.get(&from) else { return false };
+        let (driver, leaving) = (process.driver, process.leaving);
+        let actions = match message {
+            ToDaemon::RequestLease { request, .. } if self.stopping || leaving => {
+                let failure = Failure::new("NODE_DIED", "the node is stopping");
+                self.send(from, FromDaemon::LeaseRefused { request, failure }, Vec::new());
+                return true;
+            }
+            ToDaemon::RequestLease { request, resources } => self.schedule.request_lease(from, request, &resources),
+            ToDaemon::CancelLease { request } => self.schedule.cancel_lease(from, request),
+            ToDaemon::ReturnLease { lease } => self.schedule.return_lease(from, lease),
+            ToDaemon::Waiting(waiting) => self.schedule.worker_waiting(from, waiting),
+            ToDaemon::StoreLease { request, body } => {
+                let Some(body) = self.store.lease(from, &body) else { return false };
+                self.send(from, FromDaemon::StoreLeased { request, body }, Vec::new());
+                return true;
+            }
+            ToDaemon::StoreFree { locators } => {
+                self.free_objects(&locators);
+                return true;
+            }
+            ToDaemon::Connect { request, peer } => {
+                self.connect(from, request, peer);
+                return true;
+            }
+            ToDaemon::State { request } => {
+                let state = Box::new(self.state());
+                self.send(from, FromDaemon::State { request, state }, Vec::new());
+                return true;
+            }
+            ToDaemon::Leave if driver => {
+                self.leave(from);
+                return true;
+            }
+            ToDaemon::Hello { .. } | ToDaemon::Leave => return false,
+        };
+        self.perform(actions);
+        true
+    }
+
+    /// A driver goes: what its job runs ends now, and when all that this wrote is with the driver, it is told so.
+    fn leave(&mut self, driver: WorkerId) {
+        let Some(process) = self.processes.get_mut(&driver).filter(|process| !process.leaving) else { return };
+        process.leaving = true;
+        let conn = std::rc::Rc::clone(&process.conn);
+        let last = self.drivers().next().is_none();
+        let mine: Vec<WorkerId> = self
+            .children
+            .iter()
+            .filter(|(_, child)| child.driver.map_or(last, |of| of == driver))
+            .map(|(id, _)| *id)
+            .collect();
+        let mut actions = if last { self.schedule.prestart(0) } else { Vec::new() };
+        actions.extend(self.schedule.client_gone(driver));
+        for id in &mine {
+            actions.extend(self.schedule.retire(*id));
+        }
+        self.perform(actions);
+        for id in &mine {
+            self.end_child(*id, How::Soon);
+        }
+        let (me, child_gone) = (self.me.clone(), std::rc::Rc::clone(&self.child_gone));
+        tokio::task::spawn_local(async move {
+            loop {
+                let gone = child_gone.notified();
+                let Some(daemon) = me.upgrade() else { return };
+                if mine.iter().all(|id| !daemon.borrow().children.contains_key(id)) {
+                    break;
+                }
+                drop(daemon);
+                gone.await;
+            }
+            conn.send(FromDaemon::Goodbye, Vec::new());
+            conn.finish();
+        });
+    }
+}

@@ -1,0 +1,253 @@
+//! Worker processes: from the order to the last byte that they wrote.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use heliostat_proto::{Failure, WorkerId};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::time::Instant;
+
+use crate::daemon::{Daemon, Shared};
+use crate::exit::{self, Exit};
+use crate::output::Stream;
+use crate::pipe::Pipe;
+use crate::spawner::{Order, Outcome, Started};
+use crate::watch::watch;
+
+/// How long a worker whose connection was closed may take to leave by itself.
+const LEAVE_GRACE: Duration = Duration::from_secs(1);
+/// After a worker's end, its pipes are read until they are closed, or silent for this long: something that it started
+/// may still hold them.
+const SILENCE: Duration = Duration::from_secs(1);
+/// Lines of standard error that a failure tells.
+const LAST_LINES: usize = 20;
+
+/// A worker process that was ordered and is not gone yet.
+#[derive(Debug)]
+pub(crate) struct Child {
+    token: u128,
+    /// `None` until the spawner reports.
+    pub(crate) running: Option<Running>,
+    pub(crate) connected: bool,
+    /// It was told to end, or its connection is closed.
+    pub(crate) ending: bool,
+    /// It did not connect in time, which is why it was ended.
+    late: bool,
+    /// The driver whose job it works for, or worked for last.
+    pub(crate) driver: Option<WorkerId>,
+    /// What wrote the latest line, or was announced since.
+    pub(crate) name: String,
+    pub(crate) last_lines: VecDeque<String>,
+    /// How it ended, for those that leased it.
+    pub(crate) failure: Option<Failure>,
+    marker: [u8; 16],
+}
+
+/// What is known of a process that was started.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) pid: u32,
+    pidfd: Rc<AsyncFd<OwnedFd>>,
+    pipes: [Rc<Pipe>; 2],
+}
+
+/// How a child is ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum How {
+    /// Killed.
+    Now,
+    /// Its connection is closed, on which a worker leaves; killed when it does not.
+    Soon,
+}
+
+impl Daemon {
+    pub(crate) fn order_worker(&mut self) {
+        if self.stopping {
+            return;
+        }
+        let worker = WorkerId(crate::random());
+        let token = u128::from_le_bytes(crate::random());
+        let marker = crate::random();
+        let child = Child {
+            token,
+            running: None,
+            connected: false,
+            ending: false,
+            late: false,
+            driver: None,
+            name: String::new(),
+            last_lines: VecDeque::new(),
+            failure: None,
+            marker,
+        };
+        self.tokens.insert(token, worker);
+        self.children.insert(worker, child);
+        if self.orders.send(Order { worker, token, marker }).is_err() {
+            self.start_failed(worker, Failure::new("WORKER_CRASHED", "workers cannot be started any more"));
+        }
+    }
+
+    /// The spawner did what it was asked for.
+    pub(crate) fn on_outcome(&mut self, outcome: Outcome) {
+        let worker = outcome.worker;
+        let started = outcome.result.and_then(|started| {
+            let pid = started.pid;
+            self.adopt(worker, started)
+                .map_err(|error| std::io::Error::new(error.kind(), format!("pid={pid}: {error}")))
+        });
+        if let Err(error) = started {
+            let program = self.config.worker.program.display();
+            let message = format!("workers do not start: {program}: {error}");
+            self.start_failed(worker, Failure::new("WORKER_CRASHED", message));
+        }
+    }
+
+    fn adopt(&mut self, worker: WorkerId, started: Started) -> std::io::Result<()> {
+        let Started { pid, pidfd, stdout, stderr } = started;
+        let Some(child) = self.children.get_mut(&worker) else {
+            exit::kill_and_wait(pid, &pidfd);
+            return Ok(());
+        };
+        let pipes = Pipe::new(Stream::Out, stdout, &child.marker)
+            .and_then(|out| Ok([out, Pipe::new(Stream::Err, stderr, &child.marker)?]));
+        let pipes = pipes.inspect_err(|_| exit::kill_and_wait(pid, &pidfd))?;
+        let pidfd = Rc::new(watch(pidfd, Interest::READABLE)?);
+        child.running = Some(Running { pid, pidfd: Rc::clone(&pidfd), pipes: pipes.clone() });
+        if child.ending {
+            exit::kill(pid, pidfd.get_ref());
+        }
+        if let Some(shared) = self.me.upgrade() {
+            tokio::task::spawn_local(tend(shared, worker, pid, pidfd, pipes));
+        }
+        let timeout = self.config.worker_start_timeout;
+        self.after(timeout, move |daemon| {
+            if let Some(child) = daemon.children.get_mut(&worker).filter(|child| !child.connected && !child.ending) {
+                child.late = true;
+                daemon.end_child(worker, How::Now);
+            }
+        });
+        Ok(())
+    }
+
+    /// Ends a child. Its entry stays until its process is gone and its output is read.
+    pub(crate) fn end_child(&mut self, worker: WorkerId, how: How) {
+        let Some(child) = self.children.get_mut(&worker) else { return };
+        child.ending = true;
+        self.tokens.remove(&child.token);
+        match (how, &child.running) {
+            (How::Now, Some(running)) => exit::kill(running.pid, running.pidfd.get_ref()),
+            (How::Now, None) => {}
+            (How::Soon, _) => {
+                if let Some(process) = self.processes.get(&worker) {
+                    process.conn.finish();
+                }
+                self.after(LEAVE_GRACE, move |daemon| daemon.end_child(worker, How::Now));
+            }
+        }
+    }
+
+    /// The worker was leased: what it writes from now on goes to the driver of that client's job.
+    pub(crate) fn assign(&mut self, worker: WorkerId, client: WorkerId) {
+        let driver = match self.children.get(&client) {
+            Some(child) => child.driver,
+            None => Some(client),
+        };
+        let Some(child) = self.children.get_mut(&worker) else { return };
+        if child.driver == driver {
+            return;
+        }
+        // What is in the pipes by now was written for the driver before.
+        let pipes = child.running.as_ref().map(|running| running.pipes.clone());
+        for pipe in pipes.iter().flatten() {
+            pipe.drain(self, worker);
+        }
+        if let Some(child) = self.children.get_mut(&worker) {
+            child.driver = driver;
+        }
+    }
+
+    fn start_failed(&mut self, worker: WorkerId, failure: Failure) {
+        if let Some(child) = self.children.remove(&worker) {
+            self.tokens.remove(&child.token);
+        }
+        let failure = failure.fact("exitCode", heliostat_proto::Fact::Absent);
+        let failure = failure.fact("exitSignal", heliostat_proto::Fact::Absent);
+        let actions = self.schedule.worker_spawn_failed(&failure);
+        self.perform(actions);
+        self.child_gone.notify_waiters();
+    }
+
+    /// The process is gone and everything that it wrote was read.
+    fn child_ended(&mut self, worker: WorkerId, pid: u32, status: Exit) {
+        let Some(child) = self.children.get_mut(&worker) else { return };
+        let last_lines: Vec<String> = child.last_lines.drain(..).collect();
+        if child.connected {
+            child.failure = Some(status.failure(pid, &child.name, &last_lines));
+            let actions = self.schedule.worker_gone(worker);
+            self.perform(actions);
+            self.process_gone(worker);
+            self.children.remove(&worker);
+        } else {
+            let (token, on_purpose) = (child.token, child.ending && !child.late);
+            self.children.remove(&worker);
+            self.tokens.remove(&token);
+            let actions = if on_purpose {
+                self.schedule.start_cancelled()
+            } else {
+                self.schedule.worker_spawn_failed(&status.start_failure(pid, &last_lines))
+            };
+            self.perform(actions);
+        }
+        self.child_gone.notify_waiters();
+    }
+
+    pub(crate) fn remember_line(child: &mut Child, line: String) {
+        if child.last_lines.len() == LAST_LINES {
+            child.last_lines.pop_front();
+        }
+        child.last_lines.push_back(line);
+    }
+}
+
+/// Stays with a process from its start to its end.
+async fn tend(shared: Shared, worker: WorkerId, pid: u32, pidfd: Rc<AsyncFd<OwnedFd>>, pipes: [Rc<Pipe>; 2]) {
+    for pipe in &pipes {
+        tokio::task::spawn_local(Rc::clone(pipe).read(Rc::clone(&shared), worker));
+    }
+    // The only error is that the event loop ends; `Child` takes care of the process then.
+    if pidfd.readable().await.is_err() {
+        return;
+    }
+    let status = exit::status(pidfd.get_ref());
+    let ended = Instant::now();
+    loop {
+        let open = || pipes.iter().filter(|pipe| !pipe.is_done());
+        let Some(latest) = open().map(|pipe| pipe.latest_activity()).max() else { break };
+        let silent_at = latest.max(ended) + SILENCE;
+        if Instant::now() >= silent_at {
+            open().for_each(|pipe| pipe.abandon());
+            break;
+        }
+        tokio::select! {
+            () = tokio::time::sleep_until(silent_at) => {}
+            () = pipes[0].done.notified() => {}
+            () = pipes[1].done.notified() => {}
+        }
+    }
+    for pipe in &pipes {
+        pipe.finish(&mut shared.borrow_mut(), worker);
+    }
+    exit::kill(pid, pidfd.get_ref());
+    exit::reap(pidfd.get_ref());
+    shared.borrow_mut().child_ended(worker, pid, status);
+}
+
+impl Drop for Running {
+    /// A node that ends without having seen the end of a child ends it.
+    fn drop(&mut self) {
+        exit::kill_and_wait(self.pid, self.pidfd.get_ref());
+    }
+}

@@ -1,0 +1,336 @@
+//! A process that talks to a node, and a stand-in for a worker: this very test program, started again.
+#![allow(unreachable_pub, dead_code, clippy::exit, clippy::print_stdout, clippy::print_stderr)] // shared by tests that use parts of it
+
+use std::io::Write as _;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use heliostat_node::{Node, NodeConfig, NodeHandle, WorkerCommand};
+use heliostat_proto::message::{FromDaemon, PROTOCOL_VERSION, Resources, Role, TaskSpec, ToDaemon, ToPeer, Welcome};
+use heliostat_proto::{Blob, Bytes, JobId, TaskId, Value, WorkerId};
+use heliostat_wire::{Channel, ChannelError, Inbox, Sent};
+use rustix::event::{PollFd, PollFlags};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// A test that waits this long for one thing hangs.
+const WATCHDOG: Duration = Duration::from_secs(120);
+
+/// Waits until a condition holds.
+#[track_caller]
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < WATCHDOG, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+pub fn cpus(count: f64) -> Resources {
+    Resources::new([("CPU".to_owned(), count)])
+}
+
+/// A node whose workers are stand-ins.
+pub fn config(temp: &Path, cpu: f64) -> NodeConfig {
+    let program = std::env::current_exe().expect("this test program");
+    let args = ["--exact", "stand_in", "--nocapture", "--test-threads=1"];
+    let mut worker = WorkerCommand::new(program, args);
+    worker.env.push(("HELIOSTAT_STAND_IN".into(), "1".into()));
+    NodeConfig::new(temp, cpus(cpu), 64 << 20, worker)
+}
+
+/// A node whose workers are a shell script.
+pub fn shell_config(temp: &Path, script: &str) -> NodeConfig {
+    NodeConfig::new(temp, cpus(2.0), 64 << 20, WorkerCommand::new("/bin/sh", ["-c", script]))
+}
+
+pub fn start(config: NodeConfig) -> NodeHandle {
+    Node::start(config).expect("the node starts")
+}
+
+/// One end of a connection, waiting where the real ones do not.
+#[derive(Debug)]
+pub struct Line {
+    pub channel: Channel,
+    pub inbox: Inbox,
+}
+
+impl Line {
+    pub fn new(socket: OwnedFd) -> Self {
+        Self { channel: Channel::new(socket).expect("a socket"), inbox: Inbox::default() }
+    }
+
+    pub fn dial(path: &Path) -> Self {
+        Self::new(std::os::unix::net::UnixStream::connect(path).expect("the node listens").into())
+    }
+
+    pub fn send<M: Serialize>(&self, message: &M) {
+        let mut sent = self.channel.send(message, Vec::new()).expect("the other end lives");
+        while sent == Sent::Waiting {
+            wait_for(&self.channel, PollFlags::OUT);
+            sent = self.channel.flush().expect("the other end lives");
+        }
+    }
+
+    /// The next message; `None` when the other end is closed.
+    pub fn receive<M: DeserializeOwned>(&mut self) -> Option<M> {
+        loop {
+            if let Some(message) = self.inbox.next().expect("a message") {
+                return Some(message);
+            }
+            wait_for(&self.channel, PollFlags::IN);
+            match self.channel.receive(&mut self.inbox) {
+                Ok(_) => {}
+                Err(ChannelError::Closed) => return self.inbox.next().expect("a message"),
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+}
+
+#[track_caller]
+fn wait_for(channel: &Channel, flags: PollFlags) {
+    let start = Instant::now();
+    loop {
+        let mut fds = [PollFd::new(channel, flags)];
+        let timeout = rustix::event::Timespec { tv_sec: 1, tv_nsec: 0 };
+        if matches!(rustix::event::poll(&mut fds, Some(&timeout)), Ok(1..)) {
+            return;
+        }
+        assert!(start.elapsed() < WATCHDOG, "nothing came");
+    }
+}
+
+/// A process that said hello.
+#[derive(Debug)]
+pub struct Client {
+    pub line: Line,
+    pub welcome: Welcome,
+    pub seat: Vec<OwnedFd>,
+    /// Messages that came while another one was waited for.
+    pub later: Vec<FromDaemon>,
+    requests: u64,
+}
+
+/// A worker that was leased, and the connection to it.
+#[derive(Debug)]
+pub struct Leased {
+    pub lease: u64,
+    pub worker: WorkerId,
+    pub pid: u32,
+    pub line: Line,
+}
+
+impl Client {
+    pub fn driver(node: &NodeHandle) -> Self {
+        Self::join(Line::new(node.connect().expect("the node runs")), Role::Driver)
+    }
+
+    pub fn join(mut line: Line, role: Role) -> Self {
+        line.send(&ToDaemon::Hello { version: PROTOCOL_VERSION, role });
+        match line.receive() {
+            Some(FromDaemon::Welcome(welcome)) => {
+                let seat = std::iter::from_fn(|| line.inbox.take_fd().ok()).take(4).collect();
+                Self { line, welcome: *welcome, seat, later: Vec::new(), requests: 0 }
+            }
+            other => panic!("not welcome: {other:?}"),
+        }
+    }
+
+    pub fn send(&self, message: &ToDaemon) {
+        self.line.send(message);
+    }
+
+    /// The first message that `pick` takes; others are kept for later.
+    #[track_caller]
+    pub fn expect<T>(&mut self, what: &str, mut pick: impl FnMut(&FromDaemon) -> Option<T>) -> T {
+        if let Some(at) = self.later.iter().position(|message| pick(message).is_some()) {
+            return pick(&self.later.remove(at)).expect("picked a moment ago");
+        }
+        loop {
+            let Some(message) = self.line.receive::<FromDaemon>() else {
+                panic!("the connection ended before {what}; before that came {:?}", self.later);
+            };
+            if let Some(picked) = pick(&message) {
+                return picked;
+            }
+            self.later.push(message);
+        }
+    }
+
+    pub fn request(&mut self, resources: Resources) -> u64 {
+        self.requests += 1;
+        self.send(&ToDaemon::RequestLease { request: self.requests, resources });
+        self.requests
+    }
+
+    /// Leases a worker that this process is not connected to yet.
+    #[track_caller]
+    pub fn lease(&mut self, resources: Resources) -> Leased {
+        let wanted = self.request(resources);
+        let (lease, worker, pid) = self.expect("a lease", |message| match message {
+            FromDaemon::LeaseGranted { request, lease, worker, pid, connect: true } if *request == wanted => {
+                Some((*lease, *worker, *pid))
+            }
+            FromDaemon::LeaseRefused { failure, .. } => panic!("{failure:?}"),
+            _ => None,
+        });
+        let line = Line::new(self.line.inbox.take_fd().expect("a grant brings a connection"));
+        Leased { lease, worker, pid, line }
+    }
+}
+
+impl Leased {
+    /// Lets the stand-in do something under a name, without waiting for its end.
+    pub fn start(&self, name: &str, command: &str) {
+        let spec = TaskSpec {
+            task: TaskId::root(WorkerId([1; 16])),
+            attempt: 0,
+            job: JobId::default(),
+            name: name.to_owned(),
+            function: [0; 32],
+            args: Blob::Inline(Bytes::new(command.as_bytes())),
+            by_ref: Vec::new(),
+            returns: None,
+        };
+        self.line.send(&ToPeer::Run(Box::new(spec)));
+    }
+
+    /// Lets the stand-in do something, and waits for its answer.
+    pub fn run(&mut self, name: &str, command: &str) -> String {
+        self.start(name, command);
+        match self.line.receive() {
+            Some(ToPeer::Done { values, .. }) => match &values[..] {
+                [Value::Ready(Blob::Inline(bytes))] => String::from_utf8_lossy(bytes).into_owned(),
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// The body of each test program's `stand_in` test: nothing, unless a node started this process as its worker.
+pub fn stand_in() {
+    if std::env::var_os("HELIOSTAT_STAND_IN").is_none() {
+        return;
+    }
+    let socket = std::env::var_os("HELIOSTAT_SOCKET").expect("the node says where it is");
+    let token = std::env::var("HELIOSTAT_WORKER_TOKEN").expect("the node gives a token");
+    let token = u128::from_str_radix(&token, 16).expect("32 hexadecimal digits");
+    let mut node = Client::join(Line::dial(Path::new(&socket)), Role::Worker { token });
+    let mut peers: Vec<Line> = Vec::new();
+    loop {
+        let mut fds = vec![PollFd::new(&node.line.channel, PollFlags::IN)];
+        fds.extend(peers.iter().map(|peer| PollFd::new(&peer.channel, PollFlags::IN)));
+        rustix::event::poll(&mut fds, None).expect("poll");
+        let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        if ready[0] {
+            if node.line.channel.receive(&mut node.line.inbox).is_err() {
+                std::process::exit(0);
+            }
+            while let Some(message) = node.line.inbox.next::<FromDaemon>().expect("a message") {
+                if let FromDaemon::Peer { .. } = message {
+                    peers.push(Line::new(node.line.inbox.take_fd().expect("a connection")));
+                }
+            }
+        }
+        let mut closed = Vec::new();
+        for (index, _) in ready[1..].iter().enumerate().filter(|(_, ready)| **ready) {
+            let peer = &mut peers[index];
+            if peer.channel.receive(&mut peer.inbox).is_err() {
+                closed.push(index);
+                continue;
+            }
+            while let Some(message) = peer.inbox.next::<ToPeer>().expect("a message") {
+                let ToPeer::Run(spec) = message else { panic!("{message:?}") };
+                let Blob::Inline(command) = &spec.args else { panic!("{spec:?}") };
+                let said = obey(&mut node, &spec.name, &String::from_utf8_lossy(command));
+                let value = Value::Ready(Blob::Inline(Bytes::new(said.into_bytes())));
+                peer.send(&ToPeer::Done { task: spec.task, attempt: 0, values: vec![value], nanos: 0 });
+            }
+        }
+        for index in closed.into_iter().rev() {
+            peers.remove(index);
+        }
+    }
+}
+
+/// Does what a task would do.
+fn obey(node: &mut Client, name: &str, command: &str) -> String {
+    let marker = format!("\x1e{} {name}\n", std::env::var("HELIOSTAT_MARKER").expect("the node gives a marker"));
+    std::io::stdout().write_all(marker.as_bytes()).expect("stdout");
+    std::io::stderr().write_all(marker.as_bytes()).expect("stderr");
+    let (verb, rest) = command.split_once(' ').unwrap_or((command, ""));
+    match verb {
+        "echo" => rest.to_owned(),
+        "print" => {
+            std::io::stdout().write_all(rest.as_bytes()).expect("stdout");
+            std::io::stdout().flush().expect("stdout");
+            String::new()
+        }
+        "complain" => {
+            std::io::stderr().write_all(rest.as_bytes()).expect("stderr");
+            String::new()
+        }
+        "exit" => std::process::exit(rest.parse().expect("a code")),
+        "hang" => loop {
+            std::thread::sleep(Duration::from_secs(1000));
+        },
+        "orphan" => {
+            // Holds both pipes, in a group of its own, and says something before it sleeps.
+            let child = std::process::Command::new("/bin/sh");
+            let mut child = child;
+            std::os::unix::process::CommandExt::process_group(&mut child, 0);
+            let child = child.args(["-c", "echo from the orphan; exec sleep 1000"]).spawn().expect("a shell");
+            child.id().to_string()
+        }
+        "waiting" => {
+            node.send(&ToDaemon::Waiting(rest == "true"));
+            String::new()
+        }
+        "lease" => {
+            let wanted = node.request(cpus(rest.parse().expect("a number")));
+            let pid = node.expect("a lease", |message| match message {
+                FromDaemon::LeaseGranted { request, pid, .. } if *request == wanted => Some(*pid),
+                _ => None,
+            });
+            pid.to_string()
+        }
+        "me" => node.welcome.worker.to_string(),
+        other => panic!("no such command: {other}"),
+    }
+}
+
+/// Whether a process exists that runs (a zombie does not).
+pub fn runs(pid: u32) -> bool {
+    heliostat_shm::process::Identity::of(pid).is_ok()
+}
+
+pub fn kill(pid: u32) {
+    let pid = rustix::process::Pid::from_raw(pid.cast_signed()).expect("not 0");
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it lives");
+}
+
+/// Processes whose parent is this one, zombies included.
+pub fn children() -> Vec<u32> {
+    let own = std::process::id();
+    let entries = std::fs::read_dir("/proc").expect("/proc").flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let parent = stat.rsplit(')').next().and_then(|rest| rest.split_ascii_whitespace().nth(1));
+        parent.is_some_and(|parent| parent == own.to_string())
+    })
+    .collect()
+}
+
+/// Descriptors that this process has open.
+pub fn open_fds() -> usize {
+    std::fs::read_dir("/proc/self/fd").expect("/proc").count()
+}
+
+/// Keeps the compiler from asking why a socket is held.
+pub fn hold(fd: &impl AsFd) -> bool {
+    rustix::io::fcntl_getfd(fd).is_ok()
+}
