@@ -1,7 +1,7 @@
 //! How large a store is and how it treats the system's memory.
 
 /// Settings of a store; `StoreConfig::new(capacity)` fits most.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoreConfig {
     /// Bytes of the segment; rounded up to whole pages. Memory is taken as objects come, not at once.

@@ -223,8 +223,8 @@ mod tests {
             let state = slot.load(Ordering::Relaxed).unwrap();
             slot.state().store(state.with(Phase::Free).pack(), Ordering::Release);
             assert_eq!(table.lookup(&id(n as u32)), None);
-            for later in n + 1..48 {
-                assert_eq!(table.lookup(&id(later as u32)), Some(all[later]));
+            for (later, locator) in all.iter().enumerate().skip(n + 1) {
+                assert_eq!(table.lookup(&id(later as u32)).as_ref(), Some(locator));
             }
         }
         assert_eq!(insert(&table, id(0)).unwrap().generation, 2);

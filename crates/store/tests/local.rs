@@ -4,6 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use heliostat_proto::{Locator, ObjectId, TaskId, WorkerId};
 use heliostat_shm::guard::Guard;
+use heliostat_shm::map::ReadMap;
+use heliostat_shm::memfd::Memfd;
 use heliostat_shm::process::Identity;
 use heliostat_store::{
     CreateError, Layout, LeaseError, LocalLink, PinError, StoreClient, StoreConfig, StoreDaemon, StoreStats,
@@ -140,12 +142,20 @@ fn zeroed_drafts_and_padding_are_zero_in_recycled_memory() {
     let mut draft = client.create(id(2), Layout::new(2_000_001).zeroed()).unwrap();
     assert!(draft.bytes_mut().iter().all(|byte| *byte == 0));
     let locator = draft.seal().unwrap();
-    // The padding of an object that isn't zeroed, seen through the window.
     client.free(&[locator]);
-    let small = client.put(id(3), &[1]).unwrap();
-    let large = client.create(id(4), Layout::new(1).whole_pages()).unwrap().seal().unwrap();
-    assert_ne!(small.offset, large.offset);
-    assert!(large.offset.is_multiple_of(4096));
+    // Objects that aren't zeroed, in memory that was full of 0xff: what lies behind them up to the next object is.
+    let full = client.put(id(3), &vec![0xff; 3 << 20]).unwrap();
+    client.free(&[full]);
+    let seat = store.daemon.lock().unwrap().join(Identity::current().unwrap()).unwrap();
+    let [segment, ..] = seat.fds;
+    let stored = ReadMap::new(&Memfd::from_fd(segment).unwrap()).unwrap();
+    for (layout, footprint) in [(Layout::new(1).whole_pages(), 4096), (Layout::new(70_000), 73_728), (Layout::new(70), 128)] {
+        let length = client.create(id(4), layout).unwrap().bytes_mut().len() as u64;
+        let locator = client.create(id(4), layout).unwrap().seal().unwrap();
+        assert!(locator.offset + footprint <= 4 * MIB);
+        let padding = stored.bytes(locator.offset + length, footprint - length).unwrap();
+        assert!(padding.iter().all(|byte| *byte == 0), "{length}");
+    }
 }
 
 #[test]

@@ -346,7 +346,9 @@ fn a_storm_of_kills_loses_and_leaks_nothing() {
     let baseline = node.assert_accounts();
     for round in 0..kills {
         let peers = [node.spawn("storm"), node.spawn("storm")];
-        peers.iter().for_each(|peer| drop(peer.wait_ready()));
+        for peer in &peers {
+            peer.wait_ready();
+        }
         // Not a wait for anything: it only moves the moment of the kill.
         std::thread::sleep(Duration::from_micros(round * 7919 % 5_000));
         let [first, second] = peers;
