@@ -31,6 +31,8 @@ use amounts::{Amounts, CPU, SLOT};
 use pending::Pending;
 
 mod amounts;
+#[cfg(test)]
+mod model;
 mod pending;
 mod settle;
 #[cfg(test)]
