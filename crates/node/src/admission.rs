@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::time::Duration;
 
 use heliostat_proto::message::{FromDaemon, PROTOCOL_VERSION, Role, ToDaemon, Welcome};
 use heliostat_proto::{Failure, JobId, WorkerId};
@@ -11,17 +10,15 @@ use heliostat_wire::Inbox;
 
 use crate::conn::Conn;
 use crate::daemon::{Daemon, Process, Shared};
-use crate::workers::How;
-
-/// How long a connection may wait with its first message.
-const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+use crate::workers::{How, LEAVE_GRACE, Why};
 
 /// Serves a connection from its first byte to its last.
 pub(crate) async fn serve(shared: Shared, socket: OwnedFd) {
     let peer = rustix::net::sockopt::socket_peercred(&socket);
     let Ok(conn) = Conn::new(socket) else { return };
     let mut inbox = Inbox::default();
-    let Ok(Some(hello)) = tokio::time::timeout(HELLO_TIMEOUT, conn.first(&mut inbox)).await else { return };
+    let patience = shared.borrow().config.hello_timeout;
+    let Ok(Some(hello)) = tokio::time::timeout(patience, conn.first(&mut inbox)).await else { return };
     let admitted = match peer {
         Ok(peer) if peer.uid == rustix::process::getuid() => {
             let pid = peer.pid.as_raw_nonzero().get().unsigned_abs();
@@ -89,7 +86,7 @@ impl Daemon {
     fn redeem(&mut self, token: u128) -> Result<WorkerId, Failure> {
         let unknown = || Failure::new("AUTHENTICATION", "no worker was started with this token");
         let id = self.tokens.remove(&token).ok_or_else(unknown)?;
-        self.children.get(&id).filter(|child| !child.ending).map(|_| id).ok_or_else(unknown)
+        self.children.get(&id).filter(|child| child.ending.is_none()).map(|_| id).ok_or_else(unknown)
     }
 
     /// The connection of an admitted process ended.
@@ -99,7 +96,10 @@ impl Daemon {
             // itself when its connection does.
             let actions = self.schedule.retire(id);
             self.perform(actions);
-            self.end_child(id, How::Soon);
+            if let Some(child) = self.children.get_mut(&id) {
+                child.ending.get_or_insert(Why::Disconnected);
+            }
+            self.end_child(id, How::Within(LEAVE_GRACE));
         } else {
             self.process_gone(id);
         }

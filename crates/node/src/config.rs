@@ -28,6 +28,8 @@ pub struct NodeConfig {
     pub prestart: usize,
     /// A worker that has not connected after this time is taken for one that failed to start.
     pub worker_start_timeout: Duration,
+    /// A connection that has not said who it is after this time is closed.
+    pub hello_timeout: Duration,
 }
 
 impl NodeConfig {
@@ -44,6 +46,7 @@ impl NodeConfig {
             log_to_driver: true,
             prestart,
             worker_start_timeout: Duration::from_secs(60),
+            hello_timeout: Duration::from_secs(10),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use heliostat_proto::{Fact, Failure};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
 /// How a process ended.
@@ -16,12 +17,12 @@ pub(crate) enum Exit {
 
 /// Looks how a child ended whose descriptor says that it has. Its process id stays taken until [`reap`].
 pub(crate) fn status(pidfd: &OwnedFd) -> Exit {
-    wait(pidfd, WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT)
+    wait(&WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT)
 }
 
 /// Ends the existence of a child that has ended.
 pub(crate) fn reap(pidfd: &OwnedFd) {
-    wait(pidfd, WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+    wait(&WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
 }
 
 /// Ends a child of ours, with its group. Once it was reaped, its process id may be another's, so the group is left alone.
@@ -32,15 +33,25 @@ pub(crate) fn kill(pid: u32, pidfd: &OwnedFd) {
     }
 }
 
-/// Ends a child and waits for its end.
+/// Ends a child, unless it was reaped already. One that the kernel does not let die is left after a while.
 pub(crate) fn kill_and_wait(pid: u32, pidfd: &OwnedFd) {
     kill(pid, pidfd);
-    wait(pidfd, WaitIdOptions::EXITED);
+    let patience = Timespec { tv_sec: 2, tv_nsec: 0 };
+    let _ = rustix::event::poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&patience));
+    reap(pidfd);
 }
 
-fn wait(pidfd: &OwnedFd, options: WaitIdOptions) -> Exit {
+/// Ends a child that was never waited for and of which nobody wants to know any more.
+pub(crate) fn give_up(pid: u32) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        let _ = rustix::process::kill_process_group(pid, Signal::KILL);
+        wait(&WaitId::Pid(pid), WaitIdOptions::EXITED);
+    }
+}
+
+fn wait(child: &WaitId<'_>, options: WaitIdOptions) -> Exit {
     loop {
-        match rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), options) {
+        match rustix::process::waitid(child.clone(), options) {
             Ok(Some(status)) => {
                 let code = status.exit_status().map(Exit::Code);
                 return code.or(status.terminating_signal().map(Exit::Signal)).unwrap_or(Exit::Unknown);
@@ -52,9 +63,13 @@ fn wait(pidfd: &OwnedFd, options: WaitIdOptions) -> Exit {
 }
 
 impl Exit {
-    /// What the failed task's caller is told. `name` is what ran, empty when nothing did.
-    pub(crate) fn failure(self, pid: u32, name: &str, last_lines: &[String]) -> Failure {
+    /// What the failed task's caller is told. `cause` is said of a kill that it explains; `name` is what ran, empty when
+    /// nothing did.
+    pub(crate) fn failure(self, pid: u32, cause: Option<&str>, name: &str, last_lines: &[String]) -> Failure {
         let mut message = format!("worker pid={pid} {self}");
+        if self == Self::Signal(Signal::KILL.as_raw()) {
+            message.push_str(cause.unwrap_or_default());
+        }
         if !name.is_empty() {
             message = format!("{message} while it ran {name}()");
         }
@@ -129,7 +144,7 @@ mod tests {
 
     #[test]
     fn the_failure_says_how_it_ended_and_what_it_wrote_last() {
-        let failure = Exit::Signal(9).failure(123, "echo", &["one".into(), "two".into()]);
+        let failure = Exit::Signal(9).failure(123, None, "echo", &["one".into(), "two".into()]);
         assert_eq!(failure.code, "WORKER_CRASHED");
         assert_eq!(
             failure.message,
@@ -143,7 +158,7 @@ mod tests {
 
     #[test]
     fn a_code_and_an_unusual_signal_have_words_too() {
-        assert_eq!(Exit::Code(3).failure(1, "", &[]).message, "worker pid=1 exited with code 3");
+        assert_eq!(Exit::Code(3).failure(1, None, "", &[]).message, "worker pid=1 exited with code 3");
         assert_eq!(Exit::Signal(40).to_string(), "was killed by signal 40");
         assert_eq!(Exit::Unknown.to_string(), "ended");
     }

@@ -24,6 +24,8 @@ use crate::workers::How;
 
 /// How long killed processes may take to be gone before the node stops without having seen it.
 const KILLED_GRACE: Duration = Duration::from_secs(5);
+/// How long a node that stops lets processes take their last messages.
+const FAREWELL: Duration = Duration::from_millis(250);
 
 /// A node could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -218,18 +220,22 @@ async fn stop(shared: &Shared, outcomes: &mut UnboundedReceiver<Outcome>, grace:
         }
     };
     shared.borrow_mut().stopping = true;
-    for (pause, how) in [(grace, How::Soon), (KILLED_GRACE, How::Now)] {
-        if !pause.is_zero() {
-            end_all(how);
-            let _ = tokio::time::timeout(pause, all_gone(shared, outcomes)).await;
-        }
+    if !grace.is_zero() {
+        end_all(How::Within(grace));
+        let _ = tokio::time::timeout(grace, all_gone(shared, outcomes)).await;
     }
+    end_all(How::Now);
+    let _ = tokio::time::timeout(KILLED_GRACE, all_gone(shared, outcomes)).await;
     let conns: Vec<_> = shared.borrow().processes.values().map(|process| Rc::clone(&process.conn)).collect();
     for conn in conns {
         conn.finish();
     }
-    // One turn for the connections to see it.
-    tokio::task::yield_now().await;
+    let told = async {
+        while !shared.borrow().processes.is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let _ = tokio::time::timeout(FAREWELL, told).await;
 }
 
 /// Waits until no child is left, those included that are being started.

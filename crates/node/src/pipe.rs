@@ -109,9 +109,14 @@ impl Pipe {
         self.closed.get()
     }
 
+    /// Whether what is there is not read, because the driver has much to read already.
+    pub(crate) fn is_held(&self) -> bool {
+        self.held.get()
+    }
+
     /// When something came last; now, while something may be there that is not read.
     pub(crate) fn latest_activity(&self) -> Instant {
-        if self.held.get() { Instant::now() } else { self.latest.get() }
+        if self.is_held() { Instant::now() } else { self.latest.get() }
     }
 
     fn take(&self, daemon: &mut Daemon, worker: WorkerId) -> Read {

@@ -4,7 +4,7 @@ use heliostat_proto::message::{FromDaemon, ToDaemon};
 use heliostat_proto::{Failure, WorkerId};
 
 use crate::daemon::Daemon;
-use crate::workers::How;
+use crate::workers::{How, LEAVE_GRACE};
 
 impl Daemon {
     /// Serves a message; `false` when this process may not send it, which ends its connection.
@@ -68,7 +68,7 @@ impl Daemon {
         }
         self.perform(actions);
         for id in &mine {
-            self.end_child(*id, How::Soon);
+            self.end_child(*id, How::Within(LEAVE_GRACE));
         }
         let (me, child_gone) = (self.me.clone(), std::rc::Rc::clone(&self.child_gone));
         tokio::task::spawn_local(async move {

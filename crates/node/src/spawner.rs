@@ -63,7 +63,7 @@ impl Spawner {
             if let Err(lost) = outcomes.send(Outcome { worker, result }) {
                 // The loop is gone, so nobody would wait for this child.
                 if let Ok(started) = lost.0.result {
-                    crate::exit::kill_and_wait(started.pid, &started.pidfd);
+                    crate::exit::give_up(started.pid);
                 }
             }
         }

@@ -7,7 +7,7 @@ use crate::daemon::Daemon;
 impl Daemon {
     pub(crate) fn state(&self) -> NodeState {
         let starting =
-            self.children.iter().filter(|(_, child)| !child.connected && !child.ending).map(|(id, child)| {
+            self.children.iter().filter(|(_, child)| !child.connected && child.ending.is_none()).map(|(id, child)| {
                 let pid = child.running.as_ref().map_or(0, |running| running.pid);
                 WorkerInfo { worker: *id, pid, activity: WorkerActivity::Starting }
             });

@@ -18,10 +18,12 @@ use crate::spawner::{Order, Outcome, Started};
 use crate::watch::watch;
 
 /// How long a worker whose connection was closed may take to leave by itself.
-const LEAVE_GRACE: Duration = Duration::from_secs(1);
+pub(crate) const LEAVE_GRACE: Duration = Duration::from_secs(1);
 /// After a worker's end, its pipes are read until they are closed, or silent for this long: something that it started
 /// may still hold them.
 const SILENCE: Duration = Duration::from_secs(1);
+/// And for this long at most, whatever that something writes.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 /// Lines of standard error that a failure tells.
 const LAST_LINES: usize = 20;
 
@@ -32,10 +34,8 @@ pub(crate) struct Child {
     /// `None` until the spawner reports.
     pub(crate) running: Option<Running>,
     pub(crate) connected: bool,
-    /// It was told to end, or its connection is closed.
-    pub(crate) ending: bool,
-    /// It did not connect in time, which is why it was ended.
-    late: bool,
+    /// Why its process shall end, once it shall.
+    pub(crate) ending: Option<Why>,
     /// The driver whose job it works for, or worked for last.
     pub(crate) driver: Option<WorkerId>,
     /// What wrote the latest line, or was announced since.
@@ -54,13 +54,24 @@ pub(crate) struct Running {
     pipes: [Rc<Pipe>; 2],
 }
 
+/// Why a child is ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// Nobody needs it any more.
+    Unneeded,
+    /// It did not connect in time.
+    Late,
+    /// Its connection ended before it did.
+    Disconnected,
+}
+
 /// How a child is ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum How {
     /// Killed.
     Now,
-    /// Its connection is closed, on which a worker leaves; killed when it does not.
-    Soon,
+    /// Its connection is closed, on which a worker leaves; killed when it has not after this time.
+    Within(Duration),
 }
 
 impl Daemon {
@@ -75,8 +86,7 @@ impl Daemon {
             token,
             running: None,
             connected: false,
-            ending: false,
-            late: false,
+            ending: None,
             driver: None,
             name: String::new(),
             last_lines: VecDeque::new(),
@@ -95,8 +105,7 @@ impl Daemon {
         let worker = outcome.worker;
         let started = outcome.result.and_then(|started| {
             let pid = started.pid;
-            self.adopt(worker, started)
-                .map_err(|error| std::io::Error::new(error.kind(), format!("pid={pid}: {error}")))
+            self.adopt(worker, started).inspect_err(|_| exit::give_up(pid))
         });
         if let Err(error) = started {
             let program = self.config.worker.program.display();
@@ -108,15 +117,13 @@ impl Daemon {
     fn adopt(&mut self, worker: WorkerId, started: Started) -> std::io::Result<()> {
         let Started { pid, pidfd, stdout, stderr } = started;
         let Some(child) = self.children.get_mut(&worker) else {
-            exit::kill_and_wait(pid, &pidfd);
+            exit::give_up(pid);
             return Ok(());
         };
-        let pipes = Pipe::new(Stream::Out, stdout, &child.marker)
-            .and_then(|out| Ok([out, Pipe::new(Stream::Err, stderr, &child.marker)?]));
-        let pipes = pipes.inspect_err(|_| exit::kill_and_wait(pid, &pidfd))?;
+        let pipes = [Pipe::new(Stream::Out, stdout, &child.marker)?, Pipe::new(Stream::Err, stderr, &child.marker)?];
         let pidfd = Rc::new(watch(pidfd, Interest::READABLE)?);
         child.running = Some(Running { pid, pidfd: Rc::clone(&pidfd), pipes: pipes.clone() });
-        if child.ending {
+        if child.ending.is_some() {
             exit::kill(pid, pidfd.get_ref());
         }
         if let Some(shared) = self.me.upgrade() {
@@ -124,8 +131,10 @@ impl Daemon {
         }
         let timeout = self.config.worker_start_timeout;
         self.after(timeout, move |daemon| {
-            if let Some(child) = daemon.children.get_mut(&worker).filter(|child| !child.connected && !child.ending) {
-                child.late = true;
+            if let Some(child) =
+                daemon.children.get_mut(&worker).filter(|child| !child.connected && child.ending.is_none())
+            {
+                child.ending = Some(Why::Late);
                 daemon.end_child(worker, How::Now);
             }
         });
@@ -135,16 +144,18 @@ impl Daemon {
     /// Ends a child. Its entry stays until its process is gone and its output is read.
     pub(crate) fn end_child(&mut self, worker: WorkerId, how: How) {
         let Some(child) = self.children.get_mut(&worker) else { return };
-        child.ending = true;
+        child.ending.get_or_insert(Why::Unneeded);
         self.tokens.remove(&child.token);
-        match (how, &child.running) {
-            (How::Now, Some(running)) => exit::kill(running.pid, running.pidfd.get_ref()),
-            (How::Now, None) => {}
-            (How::Soon, _) => {
-                if let Some(process) = self.processes.get(&worker) {
-                    process.conn.finish();
+        match (how, self.processes.get(&worker)) {
+            (How::Within(grace), Some(process)) => {
+                process.conn.finish();
+                self.after(grace, move |daemon| daemon.end_child(worker, How::Now));
+            }
+            // One that is being started is killed when the spawner reports it.
+            _ => {
+                if let Some(running) = &child.running {
+                    exit::kill(running.pid, running.pidfd.get_ref());
                 }
-                self.after(LEAVE_GRACE, move |daemon| daemon.end_child(worker, How::Now));
             }
         }
     }
@@ -185,13 +196,15 @@ impl Daemon {
         let Some(child) = self.children.get_mut(&worker) else { return };
         let last_lines: Vec<String> = child.last_lines.drain(..).collect();
         if child.connected {
-            child.failure = Some(status.failure(pid, &child.name, &last_lines));
+            let disconnected = child.ending == Some(Why::Disconnected);
+            let cause = disconnected.then_some(" by the node, because it had closed its connection");
+            child.failure = Some(status.failure(pid, cause, &child.name, &last_lines));
             let actions = self.schedule.worker_gone(worker);
             self.perform(actions);
             self.process_gone(worker);
             self.children.remove(&worker);
         } else {
-            let (token, on_purpose) = (child.token, child.ending && !child.late);
+            let (token, on_purpose) = (child.token, child.ending == Some(Why::Unneeded));
             self.children.remove(&worker);
             self.tokens.remove(&token);
             let actions = if on_purpose {
@@ -222,17 +235,21 @@ async fn tend(shared: Shared, worker: WorkerId, pid: u32, pidfd: Rc<AsyncFd<Owne
         return;
     }
     let status = exit::status(pidfd.get_ref());
+    // What it started and left in its group ends with it. The process id is still taken, so the group is ours.
+    exit::kill(pid, pidfd.get_ref());
     let ended = Instant::now();
     loop {
         let open = || pipes.iter().filter(|pipe| !pipe.is_done());
         let Some(latest) = open().map(|pipe| pipe.latest_activity()).max() else { break };
+        let held = open().any(|pipe| pipe.is_held());
         let silent_at = latest.max(ended) + SILENCE;
-        if Instant::now() >= silent_at {
+        let give_up_at = if held { silent_at } else { silent_at.min(ended + LAST_WORDS) };
+        if Instant::now() >= give_up_at {
             open().for_each(|pipe| pipe.abandon());
             break;
         }
         tokio::select! {
-            () = tokio::time::sleep_until(silent_at) => {}
+            () = tokio::time::sleep_until(give_up_at) => {}
             () = pipes[0].done.notified() => {}
             () = pipes[1].done.notified() => {}
         }
@@ -240,7 +257,6 @@ async fn tend(shared: Shared, worker: WorkerId, pid: u32, pidfd: Rc<AsyncFd<Owne
     for pipe in &pipes {
         pipe.finish(&mut shared.borrow_mut(), worker);
     }
-    exit::kill(pid, pidfd.get_ref());
     exit::reap(pidfd.get_ref());
     shared.borrow_mut().child_ended(worker, pid, status);
 }

@@ -125,6 +125,8 @@ struct Worker {
     activity: Activity,
     /// Who leased it last: it has that client's functions already.
     last: Option<WorkerId>,
+    /// It ends as soon as it is not leased any more.
+    retired: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -184,7 +186,7 @@ impl Schedule {
         self.starting = self.starting.saturating_sub(1);
         self.failures = 0;
         self.held_back = false;
-        self.workers.entry(worker).or_insert(Worker { pid, activity: Activity::Idle, last: None });
+        self.workers.entry(worker).or_insert(Worker { pid, activity: Activity::Idle, last: None, retired: false });
         self.settle()
     }
 
@@ -260,11 +262,15 @@ impl Schedule {
         if self.leases.get(&lease).is_none_or(|held| held.client != client) {
             return Vec::new();
         }
-        let ended = self.end_lease(lease);
-        if let Some(worker) = self.workers.get_mut(&ended.worker) {
-            worker.activity = Activity::Idle;
+        let id = self.end_lease(lease).worker;
+        let mut actions = Vec::new();
+        match self.workers.get_mut(&id) {
+            Some(worker) if worker.retired => actions.extend(self.end_worker(id)),
+            Some(worker) => worker.activity = Activity::Idle,
+            None => {}
         }
-        self.settle()
+        actions.extend(self.settle());
+        actions
     }
 
     /// A worker's task began or ended to wait for objects.
@@ -294,11 +300,14 @@ impl Schedule {
         actions
     }
 
-    /// An idle worker shall end; one that is leased is left alone.
-    pub fn retire(&mut self, worker: WorkerId) -> Vec<Action> {
+    /// A worker shall not be leased any more: it ends now, or when its lease does.
+    pub fn retire(&mut self, id: WorkerId) -> Vec<Action> {
         let mut actions = Vec::new();
-        if self.workers.get(&worker).is_some_and(|worker| worker.activity == Activity::Idle) {
-            actions.extend(self.end_worker(worker));
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.retired = true;
+            if worker.activity == Activity::Idle {
+                actions.extend(self.end_worker(id));
+            }
         }
         actions.extend(self.settle());
         actions

@@ -1,5 +1,6 @@
 //! A process that talks to a node, and a stand-in for a worker: this very test program, started again.
-#![allow(unreachable_pub, dead_code, clippy::exit, clippy::print_stdout, clippy::print_stderr)] // shared by tests that use parts of it
+#![allow(unreachable_pub, dead_code)] // several test programs use parts of it
+#![allow(clippy::print_stdout, clippy::exit, clippy::disallowed_methods, clippy::zombie_processes)] // a stand-in does what tasks do
 
 use std::io::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
@@ -279,11 +280,9 @@ fn obey(node: &mut Client, name: &str, command: &str) -> String {
         },
         "orphan" => {
             // Holds both pipes, in a group of its own, and says something before it sleeps.
-            let child = std::process::Command::new("/bin/sh");
-            let mut child = child;
-            std::os::unix::process::CommandExt::process_group(&mut child, 0);
-            let child = child.args(["-c", "echo from the orphan; exec sleep 1000"]).spawn().expect("a shell");
-            child.id().to_string()
+            let mut shell = std::process::Command::new("/bin/sh");
+            std::os::unix::process::CommandExt::process_group(&mut shell, 0);
+            shell.args(["-c", "echo from the orphan; exec sleep 1000"]).spawn().expect("a shell").id().to_string()
         }
         "waiting" => {
             node.send(&ToDaemon::Waiting(rest == "true"));

@@ -255,6 +255,16 @@ fn a_client_that_goes_takes_its_workers_along_and_an_ending_one_holds_its_place(
 }
 
 #[test]
+fn a_retired_worker_finishes_its_lease_and_gets_no_other() {
+    let mut schedule = node(&cpu(1.0), 1);
+    let lease = take(&mut schedule, DRIVER, 1, &cpu(1.0));
+    assert_eq!(schedule.retire(worker(0)), []);
+    schedule.request_lease(OTHER, 1, &cpu(1.0));
+    let actions = schedule.return_lease(DRIVER, lease);
+    assert_eq!(actions, [Action::Reap { worker: worker(0) }, Action::Spawn { count: 1 }]);
+}
+
+#[test]
 fn starts_that_fail_are_tried_again_with_pauses_then_requests_are_refused() {
     let crash = Failure::new("WORKER_CRASHED", "exited with code 1");
     let mut schedule = Schedule::new(&cpu(1.0));
