@@ -1,2 +1,22 @@
 //! The side of Heliostat that lives in drivers and workers: submission, futures, owner tables.
+//!
+//! [`Client`] is one process's membership in a node. Its state machine ([`heliostat_runtime::Core`]) is driven by a thread
+//! that reads all connections, so that a busy JavaScript thread holds nobody up; JavaScript threads learn of news
+//! through a port each.
 #![forbid(unsafe_code)]
+
+mod client;
+mod daemon_end;
+mod error;
+mod hello;
+mod io;
+mod output;
+mod peers;
+mod ports;
+mod rpc;
+mod values;
+
+pub use client::{Client, ClientOptions};
+pub use error::{ConnectError, PutError};
+pub use ports::{Event, Notify, PortId};
+pub use values::Parts;

@@ -201,6 +201,7 @@ pub struct Inbox {
 
 impl Inbox {
     /// Takes the next whole message.
+    #[expect(clippy::should_implement_trait, reason = "its type is chosen at the call, which an iterator cannot do")]
     pub fn next<M: DeserializeOwned>(&mut self) -> Result<Option<M>, ChannelError> {
         let rest = &self.bytes[self.start..];
         match frame::length(rest)? {

@@ -1,0 +1,47 @@
+/* The raw functions of the addon; the rest below is generated. Internal: users import the package itself. */
+
+/** A serialised value read from the cluster; each of `refs` is a new handle. */
+export interface RawValue { header: Uint8Array; buffers: ArrayBuffer[]; refs: number[] }
+/** Why a reference has no value. */
+export interface RawFailure {
+  code: string; message: string; hint?: string; inherited: boolean
+  facts: Record<string, string | number | null>; thrown?: RawValue
+}
+/** A task to run. */
+export interface RawTask {
+  execution: number; taskId: string; attempt: number; jobId: string; name: string; function: Uint8Array
+  args: RawValue; positions: number[]; values: RawValue[]; returns: number
+}
+export declare function put(header: Uint8Array, headerLength: number, buffers: ArrayBufferView[], refs: number[]): number
+export declare function read(handle: number): RawValue | RawFailure | undefined
+export declare function retain(handle: number): void
+export declare function release(handle: number): void
+export declare function free(handle: number): boolean
+export declare function refId(handle: number): string
+/** -1 pending, 0 inline, 1 in the store, 2 failed. */
+export declare function refState(handle: number): number
+/** The same, with the bytes of the serialised value. */
+export declare function refPlace(handle: number): [state: number, byteLength: number]
+export declare function wait(handles: number[], needed: number, failFast: boolean): number
+export declare function endWait(wait: number): void
+export declare function block(handles: number[], timeoutMs: number): boolean
+/** Events: the number of a wait that is over, -1 a task, -2 a write into the store, -3 the node ended. */
+export declare function openPort(callback: (events: number[]) => void): number
+export declare function closePort(): void
+export declare function holdLoop(hold: boolean): void
+export declare function defineFunction(hash: Uint8Array, header: Uint8Array, headerLength: number, buffers: ArrayBufferView[], refs: number[]): void
+export declare function isDefined(hash: Uint8Array): boolean
+export declare function submit(
+  name: string, hash: Uint8Array, header: Uint8Array, headerLength: number, buffers: ArrayBufferView[], refs: number[],
+  positions: number[], byRef: number[], returns: number, needs: (string | number)[], retries: number, parent: number): number[]
+export declare function nextTask(): RawTask | undefined
+export declare function functionValue(hash: Uint8Array): RawValue | undefined
+export declare function addResult(execution: number, header: Uint8Array, headerLength: number, buffers: ArrayBufferView[], refs: number[]): void
+export declare function addFailure(
+  execution: number, code: string, message: string, facts: (string | number)[],
+  header: Uint8Array, headerLength: number, buffers: ArrayBufferView[], refs: number[]): void
+export declare function dropResults(execution: number): void
+export declare function finishTask(execution: number, nanos: number): void
+export declare function markOutput(marker: string, name: string): void
+export declare function takeWrites(): string[]
+

@@ -1,0 +1,181 @@
+//! Starting, joining and leaving a node.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use heliostat_client::{Client, ClientOptions, ConnectError};
+use heliostat_node::{Node, NodeConfig, WorkerCommand};
+use heliostat_proto::message::{Resources, Role};
+use napi::bindgen_prelude::AsyncTask;
+use napi::{Env, Error, Status, Task};
+use napi_derive::napi;
+
+use crate::runtime;
+
+/// How long workers have to end before they are killed.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// What an embedded node is started with.
+#[napi(object, object_to_js = false)]
+#[derive(Debug)]
+pub struct StartOptions {
+    /// Where the sessions' directory goes.
+    pub temp_dir: String,
+    /// Amounts by name, `CPU` included.
+    pub resources: HashMap<String, f64>,
+    /// Labels of the node.
+    pub labels: HashMap<String, String>,
+    /// Bytes of the store.
+    pub object_store_memory: f64,
+    /// Bytes up to which values stay out of the store.
+    pub inline_limit: f64,
+    /// The worker's executable.
+    pub program: String,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Variables of its environment, besides the inherited ones.
+    pub env: HashMap<String, String>,
+    /// Whether workers' lines are written by this process.
+    pub log_to_driver: bool,
+}
+
+/// The membership of this process.
+#[napi(object, object_from_js = false)]
+#[derive(Debug)]
+pub struct Session {
+    /// What other processes of this machine join by.
+    pub address: String,
+    /// 32 hexadecimal digits.
+    pub node_id: String,
+    /// 32 hexadecimal digits.
+    pub job_id: String,
+    /// 32 hexadecimal digits.
+    pub worker_id: String,
+    /// Bytes up to which values stay out of the store.
+    pub inline_limit: f64,
+}
+
+fn error(code: &str, message: impl std::fmt::Display) -> Error {
+    // The typed API splits the code off again: the macros know no error code of their own.
+    Error::new(Status::GenericFailure, format!("{code}: {message}"))
+}
+
+fn connect_error(failed: &ConnectError) -> Error {
+    match failed {
+        ConnectError::Refused(failure) => error(&failure.code, &failure.message),
+        other => error("TRANSPORT", other),
+    }
+}
+
+fn session(client: &Client, address: String) -> Session {
+    let welcome = client.welcome();
+    Session {
+        address,
+        node_id: welcome.node.to_string(),
+        job_id: welcome.job.to_string(),
+        worker_id: welcome.worker.to_string(),
+        inline_limit: welcome.inline_limit as f64,
+    }
+}
+
+fn join(socket: OwnedFd, role: Role, address: String, on_node_gone: Box<dyn Fn() + Send + Sync>) -> napi::Result<Session> {
+    let print_output = matches!(role, Role::Driver);
+    let client = Client::connect(socket, ClientOptions { role, on_node_gone, print_output })
+        .map_err(|failed| connect_error(&failed))?;
+    crate::views::watch(&client).map_err(|failed| error("INTERNAL", failed))?;
+    let session = session(&client, address);
+    runtime::set_client(Some(Arc::new(client)));
+    Ok(session)
+}
+
+/// Starts a node in this process and joins it as its driver.
+#[napi]
+pub fn start_node(options: StartOptions) -> napi::Result<Session> {
+    let mut command = WorkerCommand::new(options.program, options.args);
+    command.env = options.env.into_iter().map(|(name, value)| (OsString::from(name), OsString::from(value))).collect();
+    let mut config = NodeConfig::new(
+        PathBuf::from(options.temp_dir),
+        Resources::new(options.resources),
+        options.object_store_memory as u64,
+        command,
+    );
+    config.labels = options.labels.into_iter().collect();
+    config.inline_limit = options.inline_limit as u64;
+    config.log_to_driver = options.log_to_driver;
+    let node = Node::start(config).map_err(|failed| error("NODE_START", failed))?;
+    let address = node.address().to_owned();
+    let socket = node.connect().map_err(|failed| error("NODE_START", failed))?;
+    *runtime::node() = Some(node);
+    join(socket, Role::Driver, address, Box::new(|| {})).inspect_err(|_| exit_node())
+}
+
+/// Joins the node behind a Unix socket: as a driver, or with the token of a worker, whose process ends with its node.
+#[napi]
+pub fn join_node(path: String, worker_token: Option<String>) -> napi::Result<Session> {
+    let stream = UnixStream::connect(&path).map_err(|failed| error("TRANSPORT", format!("{path}: {failed}")))?;
+    let address = format!("unix:{path}");
+    let Some(token) = worker_token else { return join(stream.into(), Role::Driver, address, Box::new(|| {})) };
+    let token = u128::from_str_radix(&token, 16).map_err(|_| error("INTERNAL", "a worker's token is a number"))?;
+    // SAFETY: ends the process at once, without running JavaScript or destructors: its node is gone.
+    join(stream.into(), Role::Worker { token }, address, Box::new(|| unsafe { libc::_exit(0) }))
+}
+
+/// Whether this process is a member of a node.
+#[napi]
+pub fn is_member() -> bool {
+    runtime::current().is_some()
+}
+
+/// Leaving, on a thread of the pool: it waits for workers and for their last lines.
+#[derive(Debug)]
+pub struct Leaving;
+
+impl Task for Leaving {
+    type Output = ();
+    type JsValue = ();
+
+    fn compute(&mut self) -> napi::Result<()> {
+        if let Some(client) = runtime::set_client(None) {
+            client.leave();
+        }
+        if let Some(node) = runtime::node().take() {
+            node.stop(GRACE);
+        }
+        Ok(())
+    }
+
+    fn resolve(&mut self, _env: Env, (): ()) -> napi::Result<()> {
+        Ok(())
+    }
+}
+
+/// Leaves the node, and ends it when this process started it. The thread's port must be closed before.
+#[napi(ts_return_type = "Promise<void>")]
+pub fn leave_node() -> AsyncTask<Leaving> {
+    AsyncTask::new(Leaving)
+}
+
+/// Ends the membership of a process that exits, without waiting for others: kills the workers of an embedded node and
+/// removes its files.
+#[napi]
+pub fn exit_node() {
+    if let Some(client) = runtime::set_client(None) {
+        client.abandon();
+    }
+    if let Some(node) = runtime::node().take() {
+        node.stop(Duration::ZERO);
+    }
+}
+
+/// The state of the node, as JSON.
+#[napi]
+pub fn node_state() -> napi::Result<String> {
+    let client = runtime::client().map_err(|thrown| error(&thrown.code, thrown.message))?;
+    let state = client.node_state().ok_or_else(|| error("NODE_DIED", "the node has ended"))?;
+    Ok(crate::state::to_json(&state))
+}

@@ -1,0 +1,148 @@
+//! The mailbox of a JavaScript thread: news from the client's threads wake its event loop.
+
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::ptr;
+use std::sync::{Mutex, PoisonError};
+
+use heliostat_client::{Event, PortId};
+use napi::sys;
+
+use crate::raw::{Env, Scope, Thrown, Value, raw_functions};
+use crate::runtime::{client, current};
+
+/// A thread's mailbox, by its environment's address.
+static OPEN: Mutex<Option<HashMap<usize, Entry>>> = Mutex::new(None);
+
+#[derive(Clone, Copy)]
+struct Entry {
+    port: PortId,
+    function: usize,
+}
+
+/// A thread-safe function's address; N-API allows its calls from any thread.
+#[derive(Clone, Copy)]
+struct Waker(usize);
+
+impl Waker {
+    fn wake(self) {
+        // SAFETY: the function lives until `close`, which first takes the port out of the client, so that nobody wakes it
+        // after its release; a closing environment answers with a status.
+        unsafe {
+            sys::napi_call_threadsafe_function(
+                self.0 as sys::napi_threadsafe_function,
+                ptr::null_mut(),
+                sys::ThreadsafeFunctionCallMode::nonblocking,
+            )
+        };
+    }
+}
+
+fn entries<R>(body: impl FnOnce(&mut HashMap<usize, Entry>) -> R) -> R {
+    body(OPEN.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default())
+}
+
+/// The calling thread's port.
+pub(crate) fn of(env: Env) -> Option<PortId> {
+    entries(|open| open.get(&(env as usize)).map(|entry| entry.port))
+}
+
+/// Runs on the JavaScript thread for each wake: hands the news to the callback as numbers.
+unsafe extern "C" fn deliver(env: Env, callback: Value, _context: *mut c_void, _data: *mut c_void) {
+    if env.is_null() {
+        return; // the environment is closing
+    }
+    let (Some(client), Some(port)) = (current(), of(env)) else { return };
+    let events = client.take_events(port);
+    if events.is_empty() {
+        return;
+    }
+    let scope = Scope { env };
+    // Waits are their numbers; the rest is negative.
+    let numbers = events.into_iter().map(|event| {
+        scope.number(match event {
+            Event::Over(wait) => f64::from(wait),
+            Event::Task => -1.0,
+            Event::Written => -2.0,
+            Event::NodeGone => -3.0,
+        })
+    });
+    let argument = [scope.array(numbers)];
+    // SAFETY: the engine calls this with a handle scope and the current environment.
+    unsafe {
+        sys::napi_call_function(env, scope.undefined(), callback, 1, argument.as_ptr(), ptr::null_mut());
+    }
+}
+
+fn close(env: usize) {
+    let Some(entry) = entries(|open| open.remove(&env)) else { return };
+    if let Some(client) = current() {
+        client.close_port(entry.port);
+    }
+    // SAFETY: made by `open_port` in this environment, and taken out of the table only once.
+    unsafe {
+        sys::napi_release_threadsafe_function(
+            entry.function as sys::napi_threadsafe_function,
+            sys::ThreadsafeFunctionReleaseMode::abort,
+        );
+    }
+}
+
+unsafe extern "C" fn on_cleanup(env: *mut c_void) {
+    close(env as usize);
+}
+
+raw_functions! {
+    /// Opens this thread's mailbox: the callback gets the news as an array of numbers, on the event loop. It does not
+    /// keep the process alive until `holdLoop(true)`.
+    fn open_port = c"openPort" (callback) |scope| {
+        let client = client()?;
+        close(scope.env as usize);
+        let mut function: sys::napi_threadsafe_function = ptr::null_mut();
+        // SAFETY: `callback` is checked by the engine; null hooks are allowed.
+        let status = unsafe {
+            sys::napi_create_threadsafe_function(
+                scope.env, callback, ptr::null_mut(), scope.string("heliostat"), 0, 1, ptr::null_mut(), None,
+                ptr::null_mut(), Some(deliver), &mut function,
+            )
+        };
+        if status != sys::Status::napi_ok {
+            return Err(Thrown::argument("a function"));
+        }
+        // SAFETY: just made in this environment.
+        unsafe { sys::napi_unref_threadsafe_function(scope.env, function) };
+        let waker = Waker(function as usize);
+        let port = client.open_port(Box::new(move || waker.wake()));
+        let env = scope.env as usize;
+        entries(|open| open.insert(env, Entry { port, function: function as usize }));
+        // SAFETY: the hook only uses the address as a key; hooks of one environment run once, at its end.
+        unsafe {
+            sys::napi_remove_env_cleanup_hook(scope.env, Some(on_cleanup), env as *mut c_void);
+            sys::napi_add_env_cleanup_hook(scope.env, Some(on_cleanup), env as *mut c_void);
+        }
+        Ok(scope.u32(port))
+    }
+
+    /// Closes this thread's mailbox and gives its waits up.
+    fn close_port = c"closePort" () |scope| {
+        close(scope.env as usize);
+        Ok(scope.undefined())
+    }
+
+    /// Whether pending news keep this thread's event loop alive.
+    fn hold_loop = c"holdLoop" (hold) |scope| {
+        let hold = scope.get_bool(hold)?;
+        if let Some(entry) = entries(|open| open.get(&(scope.env as usize)).copied()) {
+            let function = entry.function as sys::napi_threadsafe_function;
+            // SAFETY: open in this environment, see above.
+            unsafe {
+                if hold {
+                    sys::napi_ref_threadsafe_function(scope.env, function);
+                } else {
+                    sys::napi_unref_threadsafe_function(scope.env, function);
+                }
+            }
+        }
+        Ok(scope.undefined())
+    }
+}

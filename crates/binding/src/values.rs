@@ -1,0 +1,185 @@
+//! Serialised values between JavaScript and the client: parts in, header and buffers out.
+
+use heliostat_client::{Client, Parts, PutError};
+use heliostat_proto::blob::{BlobView, VIEW_MIN};
+use heliostat_proto::{Blob, Fact, Failure};
+use heliostat_runtime::Handle;
+
+use crate::raw::{Outcome, Scope, Thrown, Value, raw_functions};
+use crate::runtime::client;
+use crate::views::{self, Label};
+
+/// What a put that failed throws.
+pub(crate) fn put_error(error: &PutError) -> Thrown {
+    match error {
+        PutError::NodeGone => Thrown::new("NODE_DIED", "the node has ended"),
+        _ => Thrown::new("OBJECT_STORE_FULL", error.to_string()),
+    }
+}
+
+/// Calls `body` with the parts that JavaScript passed: header, out-of-band buffers, references.
+pub(crate) fn with_parts<R>(
+    scope: Scope,
+    [header, header_len, buffers, refs]: [Value; 4],
+    body: impl FnOnce(Parts<'_>) -> Result<R, Thrown>,
+) -> Result<R, Thrown> {
+    let refs: Vec<Handle> = scope.handles(refs)?;
+    let length = scope.get_u32(header_len)? as usize;
+    let buffers = scope.elements(buffers)?;
+    // SAFETY: nothing below runs JavaScript, which alone could detach or write these before the call returns.
+    let (header, buffers) = unsafe {
+        let header = scope.view(header)?;
+        let buffers = buffers.into_iter().map(|buffer| scope.view(buffer)).collect::<Result<Vec<_>, _>>()?;
+        (header, buffers)
+    };
+    let header = header.get(..length).ok_or_else(|| Thrown::argument("the header's length"))?;
+    body(Parts { header, buffers: &buffers, refs: &refs })
+}
+
+/// A value as JavaScript decodes it: `{ header, buffers, refs }`. Each reference is a new handle of the program.
+pub(crate) fn read_blob(scope: Scope, client: &Client, blob: &Blob, label: Label) -> Outcome {
+    match blob {
+        Blob::Inline(bytes) => read_parts(scope, client, bytes, |scope, offset, length| {
+            Ok(scope.array_buffer(&bytes[offset..offset + length]))
+        }),
+        Blob::Stored(locator) => {
+            let pin = client
+                .pin(locator)
+                .map(std::sync::Arc::new)
+                .map_err(|error| Thrown::new("OBJECT_FREED", format!("the object's data is gone: {error}")))?;
+            let bytes = pin.bytes();
+            read_parts(scope, client, bytes, |scope, offset, length| {
+                if (length as u64) < VIEW_MIN {
+                    Ok(scope.array_buffer(&bytes[offset..offset + length]))
+                } else {
+                    views::external(scope, &pin, offset, length, label)
+                }
+            })
+        }
+    }
+}
+
+fn read_parts(
+    scope: Scope,
+    client: &Client,
+    bytes: &[u8],
+    buffer: impl Fn(Scope, usize, usize) -> Outcome,
+) -> Outcome {
+    let view = BlobView::parse(bytes).map_err(|error| Thrown::new("OBJECT_CORRUPTED", error.to_string()))?;
+    let buffers = view
+        .buffers()
+        .map(|(offset, length)| buffer(scope, offset as usize, length as usize))
+        .collect::<Result<Vec<Value>, Thrown>>()?;
+    let entries: Vec<_> = view.refs().collect();
+    let refs: Vec<Handle> = if entries.is_empty() {
+        Vec::new()
+    } else {
+        client.with_core(|core| entries.iter().map(|entry| core.adopt(entry)).collect())
+    };
+    let object = scope.object();
+    scope.set(object, c"header", scope.bytes(view.header()));
+    scope.set(object, c"buffers", scope.array(buffers.into_iter()));
+    scope.set(object, c"refs", scope.array(refs.into_iter().map(|handle| scope.u32(handle))));
+    Ok(object)
+}
+
+/// A failure as JavaScript builds its error from: `{ code, message, hint, facts, thrown, inherited }`.
+pub(crate) fn read_failure(scope: Scope, client: &Client, failure: &Failure) -> Outcome {
+    let object = scope.object();
+    scope.set(object, c"code", scope.string(&failure.code));
+    scope.set(object, c"message", scope.string(&failure.message));
+    scope.set(object, c"inherited", scope.bool(failure.inherited));
+    if let Some(hint) = &failure.hint {
+        scope.set(object, c"hint", scope.string(hint));
+    }
+    let facts = scope.object();
+    for (name, fact) in &failure.facts {
+        let Ok(name) = std::ffi::CString::new(name.as_str()) else { continue };
+        let value = match fact {
+            Fact::Absent => scope.null(),
+            Fact::Number(number) => scope.number(*number as f64),
+            Fact::Text(text) => scope.string(text),
+        };
+        scope.set(facts, &name, value);
+    }
+    scope.set(object, c"facts", facts);
+    if let Some(thrown) = &failure.thrown {
+        let thrown = read_blob(scope, client, &Blob::Inline(thrown.clone()), Label::Arguments)?;
+        scope.set(object, c"thrown", thrown);
+    }
+    Ok(object)
+}
+
+raw_functions! {
+    /// Stores a serialised value; returns the program's handle of it.
+    fn put = c"put" (header, header_len, buffers, refs) |scope| {
+        let client = client()?;
+        with_parts(scope, [header, header_len, buffers, refs], |parts| {
+            let handle = client.put(parts).map_err(|error| put_error(&error))?;
+            Ok(scope.u32(handle))
+        })
+    }
+
+    /// The value or failure of a reference; `undefined` while there is none.
+    fn read = c"read" (handle) |scope| {
+        let client = client()?;
+        let handle = scope.get_u32(handle)?;
+        let (id, value) = client.with_core(|core| (core.id(handle), core.value(handle).cloned()));
+        match (id, value) {
+            (Some(id), Some(heliostat_proto::Value::Ready(blob))) => read_blob(scope, &client, &blob, Label::Object(id)),
+            (_, Some(heliostat_proto::Value::Failed(failure))) => read_failure(scope, &client, &failure),
+            _ => Ok(scope.undefined()),
+        }
+    }
+
+    /// One more handle for the same reference.
+    fn retain = c"retain" (handle) |scope| {
+        let (client, handle) = (client()?, scope.get_u32(handle)?);
+        client.with_core(|core| core.retain(handle));
+        Ok(scope.undefined())
+    }
+
+    /// A handle is gone. Without a membership there is nothing left to release.
+    fn release = c"release" (handle) |scope| {
+        let handle = scope.get_u32(handle)?;
+        if let Some(client) = crate::runtime::current() {
+            client.with_core(|core| core.release(handle));
+        }
+        Ok(scope.undefined())
+    }
+
+    /// Deletes the data of an object of this process; whether it is one.
+    fn free = c"free" (handle) |scope| {
+        let (client, handle) = (client()?, scope.get_u32(handle)?);
+        Ok(scope.bool(client.with_core(|core| core.free(handle))))
+    }
+
+    /// The 56 hexadecimal digits of a reference's id.
+    fn ref_id = c"refId" (handle) |scope| {
+        let (client, handle) = (client()?, scope.get_u32(handle)?);
+        let id = client.with_core(|core| core.id(handle)).ok_or_else(|| Thrown::argument("a live handle"))?;
+        Ok(scope.string(&id.to_string()))
+    }
+
+    /// Where a reference's value is: -1 pending, 0 inline, 1 in the store, 2 failed.
+    fn ref_state = c"refState" (handle) |scope| {
+        let (client, handle) = (client()?, scope.get_u32(handle)?);
+        Ok(scope.number(place(&client, handle).0))
+    }
+
+    /// The same, with the length of the serialised value in bytes.
+    fn ref_place = c"refPlace" (handle) |scope| {
+        let (client, handle) = (client()?, scope.get_u32(handle)?);
+        let (state, length) = place(&client, handle);
+        Ok(scope.array([scope.number(state), scope.number(length)].into_iter()))
+    }
+}
+
+fn place(client: &Client, handle: Handle) -> (f64, f64) {
+    client.with_core(|core| match core.value(handle) {
+        None => (-1.0, 0.0),
+        Some(heliostat_proto::Value::Ready(Blob::Inline(bytes))) => (0.0, bytes.len() as f64),
+        Some(heliostat_proto::Value::Ready(Blob::Stored(locator))) => (1.0, locator.length as f64),
+        Some(heliostat_proto::Value::Failed(_)) => (2.0, 0.0),
+    })
+}

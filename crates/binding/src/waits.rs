@@ -1,0 +1,36 @@
+//! Waiting: in the background with an event, or blocking the thread.
+
+use std::time::Duration;
+
+use crate::port;
+use crate::raw::{Thrown, raw_functions};
+use crate::runtime::client;
+
+raw_functions! {
+    /// Waits until `needed` of the references have a value, or one failed when `failFast`; returns the wait's number,
+    /// which an event tells is over, or -1 when there is nothing to wait for.
+    fn wait = c"wait" (handles, needed, fail_fast) |scope| {
+        let client = client()?;
+        let (handles, needed) = (scope.handles(handles)?, scope.get_u32(needed)? as usize);
+        let fail_fast = scope.get_bool(fail_fast)?;
+        let port = port::of(scope.env).ok_or_else(|| Thrown::argument("a thread with an open port"))?;
+        Ok(scope.number(client.wait(port, &handles, needed, fail_fast).map_or(-1.0, f64::from)))
+    }
+
+    /// Ends a wait, over or not.
+    fn end_wait = c"endWait" (wait) |scope| {
+        let wait = scope.get_u32(wait)?;
+        if let Some(client) = crate::runtime::current() {
+            client.end_wait(wait);
+        }
+        Ok(scope.undefined())
+    }
+
+    /// Blocks the thread until all have a value or one failed; false when the milliseconds ran out first. Negative: no
+    /// bound.
+    fn block = c"block" (handles, timeout) |scope| {
+        let (client, handles, timeout) = (client()?, scope.handles(handles)?, scope.get_f64(timeout)?);
+        let timeout = (timeout >= 0.0).then(|| Duration::try_from_secs_f64(timeout / 1000.0).unwrap_or(Duration::MAX));
+        Ok(scope.bool(client.block(&handles, timeout)))
+    }
+}

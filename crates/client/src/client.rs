@@ -1,0 +1,312 @@
+//! One process's side of the cluster: the state machine behind a lock, with its connections and its store.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use heliostat_proto::blob::BlobView;
+use heliostat_proto::message::{NodeState, ToDaemon, Welcome};
+use heliostat_proto::{Blob, Failure, Locator, RefEntry};
+use heliostat_runtime::{Action, Core, Handle, Identity, WaitId};
+use heliostat_store::{DaemonLink, Pin, PinError, StoreClient};
+use heliostat_wire::Channel;
+
+use crate::daemon_end::DaemonEnd;
+use crate::error::ConnectError;
+use crate::io;
+use crate::output::Printer;
+use crate::peers::Handed;
+use crate::ports::{Event, Notify, PortId, Ports};
+use crate::rpc::Calls;
+
+/// How a process joins.
+pub struct ClientOptions {
+    /// What it is.
+    pub role: heliostat_proto::message::Role,
+    /// Called on a thread of the client when the daemon's connection ends, unless [`Client::leave`] was called: the
+    /// node is gone. Workers end their process here.
+    pub on_node_gone: Box<dyn Fn() + Send + Sync>,
+    /// Whether workers' lines are written to this process's standard output and error.
+    pub print_output: bool,
+}
+
+impl std::fmt::Debug for ClientOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClientOptions").field("role", &self.role).finish_non_exhaustive()
+    }
+}
+
+/// A process's membership in a node.
+#[derive(Debug)]
+pub struct Client {
+    pub(crate) shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) core: Mutex<Core>,
+    /// Told whenever a wait is over.
+    pub(crate) changed: Condvar,
+    pub(crate) welcome: Welcome,
+    pub(crate) store: StoreClient,
+    pub(crate) daemon: Arc<DaemonEnd>,
+    pub(crate) ports: Ports,
+    pub(crate) states: Calls<NodeState>,
+    pub(crate) printer: Mutex<Option<Printer>>,
+    pub(crate) stopping: AtomicBool,
+    pub(crate) left: AtomicBool,
+    pub(crate) gone: AtomicBool,
+    pub(crate) on_node_gone: Box<dyn Fn() + Send + Sync>,
+    started: Instant,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("worker", &self.welcome.worker).finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// Joins the node behind `socket`: says hello, maps the store, starts the thread that reads.
+    pub fn connect(socket: OwnedFd, options: ClientOptions) -> Result<Self, ConnectError> {
+        let channel = Channel::new(socket)?;
+        let (welcome, seat, inbox) = crate::hello::hello(&channel, options.role)?;
+        let daemon = Arc::new(DaemonEnd::new(channel)?);
+        let link: Arc<dyn DaemonLink> = Arc::clone(&daemon) as _;
+        let store = StoreClient::attach(seat, link)?;
+        let identity =
+            Identity { worker: welcome.worker, node: welcome.node, epoch: welcome.epoch, job: welcome.job };
+        let printer = if options.print_output { Some(Printer::start()?) } else { None };
+        let shared = Arc::new(Shared {
+            core: Mutex::new(Core::new(identity)),
+            changed: Condvar::new(),
+            welcome,
+            store,
+            daemon,
+            ports: Ports::default(),
+            states: Calls::default(),
+            printer: Mutex::new(printer),
+            stopping: AtomicBool::new(false),
+            left: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
+            on_node_gone: options.on_node_gone,
+            started: Instant::now(),
+        });
+        let thread = {
+            let shared = Arc::clone(&shared);
+            std::thread::Builder::new().name("heliostat-io".into()).spawn(move || io::run(&shared, inbox))?
+        };
+        Ok(Self { shared, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// What the daemon said at the start.
+    pub fn welcome(&self) -> &Welcome {
+        &self.shared.welcome
+    }
+
+    /// The node's store.
+    pub fn store(&self) -> &StoreClient {
+        &self.shared.store
+    }
+
+    /// Whether the node ended.
+    pub fn is_gone(&self) -> bool {
+        self.shared.gone.load(Ordering::Acquire)
+    }
+
+    /// Runs an event of the state machine and does what it wants done.
+    pub fn with_core<R>(&self, event: impl FnOnce(&mut Core) -> R) -> R {
+        self.shared.with_core(event)
+    }
+
+    /// Milliseconds since the start, the clock of the state machine.
+    pub fn now(&self) -> u64 {
+        self.shared.now()
+    }
+
+    /// Opens the mailbox of a JavaScript thread; the first one gets the tasks.
+    pub fn open_port(&self, notify: Notify) -> PortId {
+        self.shared.ports.open(notify)
+    }
+
+    /// Closes a mailbox and gives its waits up.
+    pub fn close_port(&self, port: PortId) {
+        let waits = self.shared.ports.close(port);
+        self.with_core(|core| waits.into_iter().for_each(|wait| core.end_wait(wait)));
+    }
+
+    /// The news for a thread, oldest first.
+    pub fn take_events(&self, port: PortId) -> Vec<Event> {
+        self.shared.ports.take(port)
+    }
+
+    /// Waits in the background: `None` when there is nothing to wait for, else the port gets [`Event::Over`].
+    pub fn wait(&self, port: PortId, handles: &[Handle], needed: usize, fail_fast: bool) -> Option<WaitId> {
+        let wait = self.with_core(|core| {
+            let wait = core.wait(handles, needed, fail_fast)?;
+            // Before the lock goes: the answer may come at once.
+            self.shared.ports.expect(wait, port);
+            Some(wait)
+        })?;
+        // The thread that reads tells the daemon when this takes long.
+        self.shared.daemon.wake();
+        Some(wait)
+    }
+
+    /// Ends a wait: its references are no longer held by it.
+    pub fn end_wait(&self, wait: WaitId) {
+        self.shared.ports.forget(wait);
+        self.with_core(|core| core.end_wait(wait));
+    }
+
+    /// Blocks the calling thread. Returns whether it is over, else the time ran out.
+    pub fn block(&self, handles: &[Handle], timeout: Option<Duration>) -> bool {
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let Some(wait) = self.with_core(|core| core.wait(handles, handles.len(), true)) else { return true };
+        self.shared.daemon.send(&ToDaemon::Waiting(true));
+        let mut core = self.shared.lock_core();
+        let over = loop {
+            if core.is_over(wait) || self.is_gone() {
+                break true;
+            }
+            core = match deadline {
+                None => self.shared.changed.wait(core).unwrap_or_else(PoisonError::into_inner),
+                Some(deadline) => {
+                    let Some(left) = deadline.checked_duration_since(Instant::now()).filter(|d| !d.is_zero()) else {
+                        break false;
+                    };
+                    self.shared.changed.wait_timeout(core, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        };
+        core.end_wait(wait);
+        self.shared.perform(&mut core);
+        drop(core);
+        self.shared.daemon.send(&ToDaemon::Waiting(false));
+        over
+    }
+
+    /// Keeps the bytes of a stored value in place while the pin lives.
+    pub fn pin(&self, locator: &Locator) -> Result<Pin, PinError> {
+        self.shared.store.pin(locator)
+    }
+
+    /// The references inside a value.
+    pub fn refs_of(&self, blob: &Blob) -> Vec<RefEntry> {
+        self.shared.refs_of(blob)
+    }
+
+    /// Asks the daemon for the node's state; `None` when the node ended.
+    pub fn node_state(&self) -> Option<NodeState> {
+        let (request, answer) = self.shared.states.begin()?;
+        self.shared.daemon.send(&ToDaemon::State { request });
+        answer.recv().ok()
+    }
+
+    /// Leaves the node: blocks until the daemon has ended this driver's work and every line of its workers is written.
+    pub fn leave(&self) {
+        self.shared.left.store(true, Ordering::Release);
+        self.shared.daemon.send(&ToDaemon::Leave);
+        // The io thread ends with the daemon's goodbye, or with the connection.
+        self.join();
+    }
+
+    /// Ends the threads without a goodbye, for a process that exits.
+    pub fn abandon(&self) {
+        self.shared.left.store(true, Ordering::Release);
+        self.shared.stopping.store(true, Ordering::Release);
+        self.shared.daemon.wake();
+        self.join();
+    }
+
+    fn join(&self) {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            // A panic there has been reported by the panic hook.
+            let _ = thread.join();
+        }
+        let printer = self.shared.printer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(printer) = printer {
+            printer.finish();
+        }
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.abandon();
+    }
+}
+
+impl Shared {
+    pub(crate) fn now(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    pub(crate) fn lock_core(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn with_core<R>(&self, event: impl FnOnce(&mut Core) -> R) -> R {
+        let mut core = self.lock_core();
+        let result = event(&mut core);
+        self.perform(&mut core);
+        result
+    }
+
+    /// Does what the state machine wants, in order and under its lock, so that messages leave in the order of events.
+    pub(crate) fn perform(&self, core: &mut Core) {
+        let mut freed = Vec::new();
+        let mut woken = false;
+        for action in core.take_actions() {
+            match action {
+                Action::Send { peer, message } => match self.daemon.peers.send(peer, message) {
+                    Ok(Handed::Sent) => {}
+                    Ok(Handed::Connect) => self.daemon.send(&ToDaemon::Connect { request: 0, peer }),
+                    // The daemon tells of the end of a process with its facts; until then it is silent.
+                    Err(_) => drop(self.daemon.peers.close(peer)),
+                },
+                Action::Daemon(message) => self.daemon.send(&message),
+                Action::Free(locator) => freed.push(locator),
+                Action::Wake(wait) => {
+                    woken = true;
+                    self.ports.wait_over(wait);
+                }
+                Action::Execute(_) => self.ports.task_arrived(),
+            }
+        }
+        if woken {
+            self.changed.notify_all();
+        }
+        if !freed.is_empty() {
+            self.daemon.send(&ToDaemon::StoreFree { locators: freed });
+        }
+    }
+
+    pub(crate) fn refs_of(&self, blob: &Blob) -> Vec<RefEntry> {
+        let read = |bytes: &[u8]| BlobView::parse(bytes).map(|view| view.refs().collect()).unwrap_or_default();
+        match blob {
+            Blob::Inline(bytes) => read(bytes),
+            Blob::Stored(locator) => self.store.pin(locator).map(|pin| read(pin.bytes())).unwrap_or_default(),
+        }
+    }
+
+    /// The node ended: everything that waits learns it.
+    pub(crate) fn node_gone(&self) {
+        if self.gone.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        self.daemon.leases.end();
+        self.states.end();
+        let failure = Failure::new("NODE_DIED", "the node's daemon ended")
+            .hint("the driver that started the embedded node, or the `heliostat start` process, is gone: start again");
+        self.with_core(|core| core.on_node_gone(&failure));
+        self.changed.notify_all();
+        self.ports.tell_all(Event::NodeGone);
+        if !self.left.load(Ordering::Acquire) {
+            (self.on_node_gone)();
+        }
+    }
+}

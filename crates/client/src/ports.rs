@@ -1,0 +1,168 @@
+//! Where news for the JavaScript threads of this process wait until those threads take them.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use heliostat_runtime::WaitId;
+
+/// Names one JavaScript thread of the process.
+pub type PortId = u32;
+
+/// Wakes a thread: called from any thread when its first event arrives, must not block.
+pub type Notify = Box<dyn Fn() + Send + Sync>;
+
+/// News for a thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// A wait of this thread is over.
+    Over(WaitId),
+    /// There is a task to run.
+    Task,
+    /// Somebody wrote into memory of the store.
+    Written,
+    /// The node ended.
+    NodeGone,
+}
+
+#[derive(Default)]
+struct Port {
+    events: Vec<Event>,
+    notify: Option<Notify>,
+}
+
+/// The threads of this process. The first port opened gets the tasks.
+#[derive(Default)]
+pub(crate) struct Ports {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    ports: HashMap<PortId, Port>,
+    next: PortId,
+    waits: HashMap<WaitId, PortId>,
+    main: Option<PortId>,
+    /// Tasks that arrived before a thread could take them.
+    early: Vec<Event>,
+}
+
+impl std::fmt::Debug for Ports {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ports").field("open", &self.lock().ports.len()).finish_non_exhaustive()
+    }
+}
+
+impl Ports {
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn open(&self, notify: Notify) -> PortId {
+        let mut state = self.lock();
+        let id = state.next;
+        state.next += 1;
+        let events = if state.main.is_none() {
+            state.main = Some(id);
+            std::mem::take(&mut state.early)
+        } else {
+            Vec::new()
+        };
+        if !events.is_empty() {
+            notify();
+        }
+        state.ports.insert(id, Port { events, notify: Some(notify) });
+        id
+    }
+
+    /// Closes a port and returns its waits, which nobody asks for any more.
+    pub(crate) fn close(&self, id: PortId) -> Vec<WaitId> {
+        let mut state = self.lock();
+        state.ports.remove(&id);
+        if state.main == Some(id) {
+            state.main = None;
+        }
+        let waits: Vec<WaitId> = state.waits.iter().filter(|(_, port)| **port == id).map(|(wait, _)| *wait).collect();
+        for wait in &waits {
+            state.waits.remove(wait);
+        }
+        waits
+    }
+
+    pub(crate) fn expect(&self, wait: WaitId, port: PortId) {
+        self.lock().waits.insert(wait, port);
+    }
+
+    pub(crate) fn forget(&self, wait: WaitId) {
+        self.lock().waits.remove(&wait);
+    }
+
+    pub(crate) fn waiting(&self) -> usize {
+        self.lock().waits.len()
+    }
+
+    pub(crate) fn wait_over(&self, wait: WaitId) {
+        let mut state = self.lock();
+        if let Some(port) = state.waits.remove(&wait) {
+            state.push(port, Event::Over(wait));
+        }
+    }
+
+    pub(crate) fn task_arrived(&self) {
+        let mut state = self.lock();
+        match state.main {
+            Some(port) => state.push(port, Event::Task),
+            None => state.early.push(Event::Task),
+        }
+    }
+
+    pub(crate) fn tell_all(&self, event: Event) {
+        let mut state = self.lock();
+        let ports: Vec<PortId> = state.ports.keys().copied().collect();
+        for port in ports {
+            state.push(port, event);
+        }
+    }
+
+    pub(crate) fn take(&self, id: PortId) -> Vec<Event> {
+        self.lock().ports.get_mut(&id).map(|port| std::mem::take(&mut port.events)).unwrap_or_default()
+    }
+}
+
+impl State {
+    fn push(&mut self, port: PortId, event: Event) {
+        let Some(port) = self.ports.get_mut(&port) else { return };
+        port.events.push(event);
+        if port.events.len() == 1
+            && let Some(notify) = &port.notify
+        {
+            notify();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn a_thread_is_woken_once_for_all_news_until_it_takes_them() {
+        let ports = Ports::default();
+        ports.task_arrived();
+        let woken = Arc::new(AtomicU32::new(0));
+        let counter = Arc::clone(&woken);
+        let port = ports.open(Box::new(move || drop(counter.fetch_add(1, Ordering::SeqCst))));
+        ports.expect(7, port);
+        ports.wait_over(7);
+        ports.wait_over(7);
+        ports.task_arrived();
+        assert_eq!(woken.load(Ordering::SeqCst), 1);
+        assert_eq!(ports.take(port), [Event::Task, Event::Over(7), Event::Task]);
+        ports.expect(8, port);
+        assert_eq!(ports.close(port), [8]);
+        ports.wait_over(8);
+        assert_eq!(ports.waiting(), 0);
+    }
+}

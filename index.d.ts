@@ -1,0 +1,112 @@
+/* The raw functions of the addon; the rest below is generated. Internal: users import the package itself. */
+
+/** A serialised value read from the cluster; each of `refs` is a new handle. */
+export interface RawValue { header: Uint8Array; buffers: ArrayBuffer[]; refs: number[] }
+/** Why a reference has no value. */
+export interface RawFailure {
+  code: string; message: string; hint?: string; inherited: boolean
+  facts: Record<string, string | number | null>; thrown?: RawValue
+}
+/** A task to run. */
+export interface RawTask {
+  execution: number; taskId: string; attempt: number; jobId: string; name: string; function: Uint8Array
+  args: RawValue; positions: number[]; values: RawValue[]; returns: number
+}
+export declare function put(header: Uint8Array, headerLength: number, buffers: ArrayBufferView[], refs: number[]): number
+export declare function read(handle: number): RawValue | RawFailure | undefined
+export declare function retain(handle: number): void
+export declare function release(handle: number): void
+export declare function free(handle: number): boolean
+export declare function refId(handle: number): string
+/** -1 pending, 0 inline, 1 in the store, 2 failed. */
+export declare function refState(handle: number): number
+/** The same, with the bytes of the serialised value. */
+export declare function refPlace(handle: number): [state: number, byteLength: number]
+export declare function wait(handles: number[], needed: number, failFast: boolean): number
+export declare function endWait(wait: number): void
+export declare function block(handles: number[], timeoutMs: number): boolean
+/** Events: the number of a wait that is over, -1 a task, -2 a write into the store, -3 the node ended. */
+export declare function openPort(callback: (events: number[]) => void): number
+export declare function closePort(): void
+export declare function holdLoop(hold: boolean): void
+export declare function defineFunction(hash: Uint8Array, header: Uint8Array, headerLength: number, buffers: ArrayBufferView[], refs: number[]): void
+export declare function isDefined(hash: Uint8Array): boolean
+export declare function submit(
+  name: string, hash: Uint8Array, header: Uint8Array, headerLength: number, buffers: ArrayBufferView[], refs: number[],
+  positions: number[], byRef: number[], returns: number, needs: (string | number)[], retries: number, parent: number): number[]
+export declare function nextTask(): RawTask | undefined
+export declare function functionValue(hash: Uint8Array): RawValue | undefined
+export declare function addResult(execution: number, header: Uint8Array, headerLength: number, buffers: ArrayBufferView[], refs: number[]): void
+export declare function addFailure(
+  execution: number, code: string, message: string, facts: (string | number)[],
+  header: Uint8Array, headerLength: number, buffers: ArrayBufferView[], refs: number[]): void
+export declare function dropResults(execution: number): void
+export declare function finishTask(execution: number, nanos: number): void
+export declare function markOutput(marker: string, name: string): void
+export declare function takeWrites(): string[]
+
+
+/**
+ * Which binding artifact the generated loader actually loaded: `'native'` for
+ * a native addon, otherwise the `platformArchABI` of the WASI flavor. Every
+ * flavor napi-rs can build is listed, because `NAPI_RS_NATIVE_LIBRARY_PATH`
+ * can point the loader at a WASI artifact this package does not build itself.
+ */
+export declare const __napiBindingTarget: 'native' | 'wasm32-wasi' | 'wasm32-wasip1'
+
+/**
+ * Ends the membership of a process that exits, without waiting for others: kills the workers of an embedded node and
+ * removes its files.
+ */
+export declare function exitNode(): void
+
+/** Whether this process is a member of a node. */
+export declare function isMember(): boolean
+
+/** Joins the node behind a Unix socket: as a driver, or with the token of a worker, whose process ends with its node. */
+export declare function joinNode(path: string, workerToken?: string | undefined | null): Session
+
+/** Leaves the node, and ends it when this process started it. The thread's port must be closed before. */
+export declare function leaveNode(): Promise<void>
+
+/** The state of the node, as JSON. */
+export declare function nodeState(): string
+
+/** The membership of this process. */
+export interface Session {
+  /** What other processes of this machine join by. */
+  address: string
+  /** 32 hexadecimal digits. */
+  nodeId: string
+  /** 32 hexadecimal digits. */
+  jobId: string
+  /** 32 hexadecimal digits. */
+  workerId: string
+  /** Bytes up to which values stay out of the store. */
+  inlineLimit: number
+}
+
+/** Starts a node in this process and joins it as its driver. */
+export declare function startNode(options: StartOptions): Session
+
+/** What an embedded node is started with. */
+export interface StartOptions {
+  /** Where the sessions' directory goes. */
+  tempDir: string
+  /** Amounts by name, `CPU` included. */
+  resources: Record<string, number>
+  /** Labels of the node. */
+  labels: Record<string, string>
+  /** Bytes of the store. */
+  objectStoreMemory: number
+  /** Bytes up to which values stay out of the store. */
+  inlineLimit: number
+  /** The worker's executable. */
+  program: string
+  /** Its arguments. */
+  args: Array<string>
+  /** Variables of its environment, besides the inherited ones. */
+  env: Record<string, string>
+  /** Whether workers' lines are written by this process. */
+  logToDriver: boolean
+}

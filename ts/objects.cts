@@ -1,0 +1,274 @@
+/** Storing and reading objects. */
+import * as check from './check.cjs';
+import { GetTimeoutError, NotInitializedError, notYet } from './errors.cjs';
+import { errorOf, errorOfSync } from './failures.cjs';
+import { native } from './native.cjs';
+import { handleOf, makeRef, ObjectRef, setGetter, siteOf } from './object-ref.cjs';
+import { current, endWait, whenOver } from './runtime.cjs';
+import { fromRaw, translated, withEncoded } from './transfer.cjs';
+import type { Draft, GetOptions, PutOptions, Sealed, TypedArray, ValueOf, Values, WaitOptions } from './types.cjs';
+import { takeViolation } from './writes.cjs';
+import type { RawFailure, RawValue } from '#native';
+
+/**
+ * Serialises and stores `value`; the reference is usable immediately.
+ *
+ * Up to the inline limit the bytes stay in this process, above it they go to the node's store, once.
+ */
+export function put<T>(value: T, options?: PutOptions): ObjectRef<Sealed<T>> {
+  check.options(options, 'put()\'s options');
+  if (options?.name !== undefined || options?.ttlMs !== undefined) throw notYet('put({ name, ttlMs })');
+  if (value instanceof ObjectRef) {
+    throw new TypeError('put() takes a value, not an ObjectRef: the object is stored already; put it inside an array to store the reference itself');
+  }
+  current();
+  const handle = translated(() =>
+    withEncoded(value, ({ header, buffers }, refs) => native.put(header, header.byteLength, buffers, refs)),
+  );
+  return makeRef(handle);
+}
+
+/** Like {@link put}, but waits for room in a full store without blocking the event loop. */
+export async function putAsync<T>(value: T, options?: PutOptions & { timeoutMs?: number; signal?: AbortSignal }): Promise<ObjectRef<Sealed<T>>> {
+  check.options(options, 'putAsync()\'s options');
+  check.timeout(options?.timeoutMs);
+  check.signal(options?.signal);
+  options?.signal?.throwIfAborted();
+  const { timeoutMs, signal, ...rest } = options ?? {};
+  return put(value, rest);
+}
+
+function refsOf(refs: unknown, name: string): ObjectRef[] {
+  if (!Array.isArray(refs)) throw new TypeError(`${name} takes an ObjectRef or an array of them, got ${check.describe(refs)}`);
+  for (const [index, ref] of refs.entries()) {
+    if (!(ref instanceof ObjectRef)) throw new TypeError(`${name} takes ObjectRefs, but [${index}] is ${check.describe(ref)}`);
+  }
+  return refs as ObjectRef[];
+}
+
+/**
+ * The value of a reference, or the values of several in their order. Rejects as soon as one failed, with the failure
+ * of the lowest index among those that failed. Without `timeoutMs` it waits as long as it takes.
+ */
+export function get<R extends ObjectRef<any>>(ref: R, options?: GetOptions): Promise<ValueOf<R>>;
+export function get<const R extends readonly ObjectRef<any>[]>(refs: R, options?: GetOptions): Promise<Values<R>>;
+export function get(target: ObjectRef | readonly ObjectRef[], options?: GetOptions): Promise<unknown> {
+  const single = target instanceof ObjectRef;
+  const refs = single ? [target] : refsOf(target, 'get()');
+  check.options(options, 'get()\'s options');
+  check.timeout(options?.timeoutMs);
+  check.signal(options?.signal);
+  current();
+  const handles = refs.map(handleOf);
+  const wait = translated(() => native.wait(handles, handles.length, true));
+  const taken = wait < 0 ? take(refs, handles) : waitFor(wait, refs, options).then(() => take(refs, handles), undefined);
+  const values = Promise.resolve(taken).then((raws) => Promise.all(raws.map(fromTaken)));
+  const done = wait < 0 ? values : values.finally(() => endWait(wait));
+  return single ? done.then((list) => list[0]) : done;
+}
+
+setGetter((ref, options) => get(ref, options));
+
+interface Taken { value: RawValue | RawFailure; ref: ObjectRef }
+
+/** Reads all values, or the one failure that counts, in this turn: the handles may be gone in the next. */
+function take(refs: readonly ObjectRef[], handles: number[]): Taken[] {
+  const failed = handles.findIndex((handle) => native.refState(handle) === FAILED);
+  const wanted = failed >= 0 ? [failed] : handles.map((_, index) => index);
+  return wanted.map((index) => {
+    const ref = refs[index] as ObjectRef;
+    takeViolation(ref);
+    const value = translated(() => native.read(handles[index] as number));
+    if (value === undefined) throw new NotInitializedError('shutdown() was called while this get was under way');
+    return { value, ref };
+  });
+}
+
+const FAILED = 2;
+
+function isFailure(value: RawValue | RawFailure): value is RawFailure {
+  return 'code' in value;
+}
+
+async function fromTaken({ value, ref }: Taken): Promise<unknown> {
+  if (isFailure(value)) throw await errorOf(value, siteOf(ref));
+  return fromRaw(value);
+}
+
+/** Waits in the background; rejects on timeout and abort. */
+function waitFor(wait: number, refs: readonly ObjectRef[], options: GetOptions | WaitOptions | undefined): Promise<void> {
+  const { timeoutMs, signal } = options ?? {};
+  return new Promise<void>((resolve, reject) => {
+    let timer: NodeJS.Timeout | undefined;
+    const clear = () => {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', onAbort);
+    };
+    const onAbort = () => {
+      clear();
+      reject(signal?.reason);
+    };
+    if (signal?.aborted) return onAbort();
+    signal?.addEventListener('abort', onAbort);
+    whenOver(wait, () => {
+      clear();
+      resolve();
+    });
+    // Beyond a timer's range nobody waits to see the end of it.
+    if (timeoutMs !== undefined && timeoutMs <= MAX_TIMER) {
+      timer = setTimeout(() => {
+        clear();
+        reject(timedOut(refs, timeoutMs));
+      }, timeoutMs);
+    }
+  });
+}
+
+const MAX_TIMER = 2 ** 31 - 1;
+
+function timedOut(refs: readonly ObjectRef[], timeoutMs: number): GetTimeoutError {
+  const missing = refs.filter((ref) => !isReady(ref));
+  const named = missing.slice(0, 3).map(String).join(', ') + (missing.length > 3 ? ', …' : '');
+  return new GetTimeoutError(`get timed out after ${timeoutMs} ms: ${missing.length} of ${refs.length} objects not ready: ${named}`, {
+    hint: 'wait longer, or use wait() to take what is ready',
+  });
+}
+
+function isReady(ref: ObjectRef): boolean {
+  try {
+    return native.refState(handleOf(ref)) >= 0;
+  } catch {
+    return false; // disposed while it was waited for
+  }
+}
+
+/** The blocking form of {@link get}, for scripts and for task bodies: the whole process waits. */
+export function getSync<R extends ObjectRef<any>>(ref: R, options?: { timeoutMs?: number }): ValueOf<R>;
+export function getSync<const R extends readonly ObjectRef<any>[]>(refs: R, options?: { timeoutMs?: number }): Values<R>;
+export function getSync(target: ObjectRef | readonly ObjectRef[], options?: { timeoutMs?: number }): unknown {
+  const single = target instanceof ObjectRef;
+  const refs = single ? [target] : refsOf(target, 'getSync()');
+  check.options(options, 'getSync()\'s options');
+  check.timeout(options?.timeoutMs);
+  current();
+  const handles = refs.map(handleOf);
+  const limit = options?.timeoutMs;
+  if (!translated(() => native.block(handles, limit === undefined || limit === Number.POSITIVE_INFINITY ? -1 : limit))) {
+    throw timedOut(refs, limit ?? 0);
+  }
+  const values = take(refs, handles).map(({ value, ref }) => {
+    if (isFailure(value)) throw errorOfSync(value, siteOf(ref));
+    return fromRaw(value, { sync: true });
+  });
+  return single ? values[0] : values;
+}
+
+/**
+ * Waits until `numReturns` (default 1) of the references have a value or failed, or the time is over. Both lists keep
+ * the order of `refs`; `ready` has at most `numReturns`.
+ */
+export async function wait<T>(refs: readonly ObjectRef<T>[], options?: WaitOptions): Promise<{ ready: ObjectRef<T>[]; pending: ObjectRef<T>[] }> {
+  const list = refsOf(refs, 'wait()') as ObjectRef<T>[];
+  check.options(options, 'wait()\'s options');
+  check.timeout(options?.timeoutMs);
+  check.signal(options?.signal);
+  check.boolean(options?.fetchLocal, 'fetchLocal');
+  if (list.length === 0) return { ready: [], pending: [] };
+  const numReturns = options?.numReturns ?? 1;
+  check.number(numReturns, 'numReturns', { min: 1, max: list.length, integer: true });
+  if (new Set(list.map((ref) => ref.id)).size !== list.length) throw new TypeError('wait() takes each reference once, but one is in the list twice');
+  current();
+  const handles = list.map(handleOf);
+  const id = translated(() => native.wait(handles, numReturns, false));
+  if (id >= 0) {
+    try {
+      await waitFor(id, list, options);
+    } catch (error) {
+      if (!(error instanceof GetTimeoutError)) throw error;
+    } finally {
+      endWait(id);
+    }
+  } else options?.signal?.throwIfAborted();
+  const ready: ObjectRef<T>[] = [];
+  const pending: ObjectRef<T>[] = [];
+  for (const ref of list) (ready.length < numReturns && isReady(ref) ? ready : pending).push(ref);
+  return { ready, pending };
+}
+
+/** Yields each reference when it is ready, in the order in which they become so. */
+export async function* asCompleted<R extends ObjectRef<any>>(refs: Iterable<R>): AsyncIterableIterator<R> {
+  let pending: ObjectRef[] = [...refs];
+  while (pending.length > 0) {
+    const next = await wait(pending);
+    yield* next.ready as R[];
+    pending = next.pending;
+  }
+}
+
+/**
+ * Lets go of the views inside a value that get gave. Views end with garbage collection here, so this is a hint:
+ * returns false.
+ */
+export function release(_value: unknown): boolean {
+  return false;
+}
+
+/** Deletes the data now; a later get throws ObjectFreedError. Views already held stay readable. */
+export function free(target: ObjectRef | readonly ObjectRef[]): void {
+  const refs = target instanceof ObjectRef ? [target] : refsOf(target, 'free()');
+  current();
+  for (const ref of refs) {
+    if (!translated(() => native.free(handleOf(ref)))) throw notYet('free() of an object that another process owns');
+  }
+}
+
+/** Starts to bring the values here, without waiting for them. */
+export function prefetch(target: ObjectRef | readonly ObjectRef[]): void {
+  const refs = target instanceof ObjectRef ? [target] : refsOf(target, 'prefetch()');
+  current();
+  const handles = refs.map(handleOf);
+  if (handles.length === 0) return;
+  const id = translated(() => native.wait(handles, handles.length, false));
+  if (id >= 0) native.endWait(id);
+}
+
+/** Where an object is, and how large. */
+export async function locate(ref: ObjectRef): Promise<{ state: 'inline' | 'memory' | 'spilled' | 'pending' | 'lost'; byteLength: number; nodes: string[]; uri?: string }> {
+  const [one] = refsOf([ref], 'locate()') as [ObjectRef];
+  const { context } = current();
+  const [state, byteLength] = translated(() => native.refPlace(handleOf(one)));
+  const names = ['inline', 'memory', 'lost'] as const;
+  return { state: state < 0 ? 'pending' : (names[state] ?? 'lost'), byteLength, nodes: state === 0 || state === 1 ? [context.nodeId] : [] };
+}
+
+/** A byte range of a stored ArrayBuffer or typed array. */
+export async function getRange(ref: ObjectRef<ArrayBufferView | ArrayBuffer>, start: number, end: number, options?: GetOptions): Promise<Uint8Array> {
+  for (const [name, value] of [['start', start], ['end', end]] as const) {
+    check.number(value ?? Number.NaN, name, { min: 0, integer: true });
+  }
+  const value: unknown = await get(ref, options);
+  const bytes = ArrayBuffer.isView(value)
+    ? new Uint8Array(value.buffer, value.byteOffset, value.byteLength)
+    : value instanceof ArrayBuffer
+      ? new Uint8Array(value)
+      : undefined;
+  if (bytes === undefined) throw new TypeError(`getRange() reads ArrayBuffers and typed arrays, but ${ref} is ${check.describe(value)}`);
+  if (start > end || end > bytes.byteLength) throw new RangeError(`the range ${start} to ${end} lies outside of ${ref}, which has ${bytes.byteLength} bytes`);
+  return bytes.subarray(start, end);
+}
+
+/** Zeroed memory in the shared store to fill in place. */
+export function allocate<A extends TypedArray>(_type: new (buffer: ArrayBuffer, byteOffset: number, length: number) => A, _length: number): Draft<A> {
+  throw notYet('allocate()');
+}
+
+/** Named objects outlive the process that stored them. */
+export function getNamed<T>(_name: string): Promise<ObjectRef<T>> {
+  return Promise.reject(notYet('getNamed()'));
+}
+
+/** Says why a reference is not ready yet. */
+export function explain(_ref: ObjectRef): Promise<string> {
+  return Promise.reject(notYet('explain()'));
+}
+

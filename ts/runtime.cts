@@ -1,0 +1,243 @@
+/** This thread's part in the process's membership: joining, waiting, leaving. */
+import { join as joinPath } from 'node:path';
+import { tmpdir } from 'node:os';
+import { AlreadyInitializedError, NotInitializedError, notYet } from './errors.cjs';
+import * as check from './check.cjs';
+import { hasImmutableBuffers, IMMUTABLE_FLAG } from './immutable.cjs';
+import { native } from './native.cjs';
+import { session, setEnded } from './object-ref.cjs';
+import * as system from './system.cjs';
+import { translated } from './transfer.cjs';
+import type { Context, InitOptions } from './types.cjs';
+
+/** Smallest store that init() accepts, in bytes. */
+const MIN_STORE = 1 << 20;
+const DEFAULT_INLINE_LIMIT = 100 * 1024;
+
+/** The membership of this process as this thread knows it. */
+interface Membership {
+  context: Context;
+  workerId: string;
+  options: InitOptions;
+}
+
+let membership: Membership | undefined;
+let leaving: Promise<void> | undefined;
+let wasInitialized = false;
+
+/** Promises of waits, by the wait's number. */
+const waits = new Map<number, () => void>();
+/** Called when tasks arrived; only workers have one. */
+let onTask: (() => void) | undefined;
+/** Called when a write into the store was seen. */
+let onWrite: (() => void) | undefined;
+
+setEnded(
+  () =>
+    new NotInitializedError('this reference belongs to a session that has ended', {
+      hint: 'references end with shutdown(): put the value again, or get it before',
+    }),
+);
+
+function onEvents(events: number[]): void {
+  for (const event of events) {
+    if (event >= 0) {
+      const settle = waits.get(event);
+      waits.delete(event);
+      settle?.();
+    } else if (event === TASK) onTask?.();
+    else if (event === WRITTEN) onWrite?.();
+    else if (event === NODE_GONE) {
+      for (const settle of waits.values()) settle();
+      waits.clear();
+    }
+  }
+  holdLoop();
+}
+
+const TASK = -1;
+const WRITTEN = -2;
+const NODE_GONE = -3;
+
+let holding = false;
+
+/** Keeps the process alive while something is waited for. */
+function holdLoop(): void {
+  const hold = waits.size > 0;
+  if (hold !== holding) {
+    holding = hold;
+    native.holdLoop(hold);
+  }
+}
+
+/** Calls back when a wait is over. */
+export function whenOver(wait: number, settle: () => void): void {
+  waits.set(wait, settle);
+  holdLoop();
+}
+
+/** Gives a wait up. */
+export function endWait(wait: number): void {
+  waits.delete(wait);
+  native.endWait(wait);
+  holdLoop();
+}
+
+/** Sets who runs tasks in this process. */
+export function setTaskHandler(handler: () => void): void {
+  onTask = handler;
+}
+
+/** Sets who is told of writes into the store. */
+export function setWriteHandler(handler: () => void): void {
+  onWrite = handler;
+}
+
+const KNOWN: Record<keyof InitOptions, (value: unknown) => void> = {
+  address: (value) => check.string(value, 'address'),
+  token: (value) => check.string(value, 'token'),
+  numCpus: (value) => check.number(value, 'numCpus', { min: 0, finite: true }),
+  numGpus: (value) => check.number(value, 'numGpus', { min: 0, finite: true }),
+  resources: (value) => check.amounts(value, 'resources'),
+  labels: (value) => {
+    check.options(value, 'labels');
+    for (const [name, label] of Object.entries(value ?? {})) check.string(label ?? null, `labels.${name}`);
+  },
+  objectStoreMemory: (value) => check.number(value, 'objectStoreMemory', { min: MIN_STORE, finite: true }),
+  inlineLimit: (value) => check.number(value, 'inlineLimit', { min: 0, max: 16 << 20, integer: true }),
+  objectSpilling: (value) => {
+    if (value !== false) check.options(value, 'objectSpilling');
+  },
+  putTimeoutMs: (value) => check.timeout(value, 'putTimeoutMs'),
+  namespace: (value) => check.string(value, 'namespace'),
+  logToDriver: (value) => check.boolean(value, 'logToDriver'),
+  dashboard: (value) => {
+    if (typeof value !== 'boolean') check.options(value, 'dashboard');
+  },
+  runtimeEnv: (value) => check.options(value, 'runtimeEnv'),
+  tempDir: (value) => check.string(value, 'tempDir'),
+  ignoreReinit: (value) => check.boolean(value, 'ignoreReinit'),
+};
+
+function checkOptions(options: InitOptions): InitOptions {
+  check.options(options, 'init()\'s options');
+  const given: InitOptions = {};
+  for (const [name, value] of Object.entries(options)) {
+    const known = KNOWN[name as keyof InitOptions];
+    if (known === undefined) throw new TypeError(`init() has no option ${name}; it has ${Object.keys(KNOWN).join(', ')}`);
+    known(value);
+    if (value !== undefined) (given as Record<string, unknown>)[name] = value;
+  }
+  for (const name of ['CPU', 'GPU', 'memory']) {
+    if (given.resources !== undefined && name in given.resources) {
+      throw new TypeError(`resources.${name}: use numCpus, numGpus or the task's memory option for built-in resources`);
+    }
+  }
+  if (given.runtimeEnv !== undefined) throw notYet('init({ runtimeEnv })');
+  if (given.dashboard) throw notYet('init({ dashboard })');
+  if (given.objectSpilling) throw notYet('init({ objectSpilling }) with settings');
+  return given;
+}
+
+/** Starts or joins, once; later calls get the running membership. */
+export function start(options: InitOptions = {}): Context {
+  const given = checkOptions(options);
+  if (membership !== undefined) return rejoin(membership, given);
+  if (leaving !== undefined) throw new NotInitializedError('shutdown() is still under way: await it before init()');
+  const address = given.address ?? process.env['HELIOSTAT_ADDRESS'];
+  const raw = translated(() => (address === undefined ? startEmbedded(given) : joinAddress(address)));
+  return enter(raw, given);
+}
+
+/** Takes the process's membership up in this thread. */
+function enter(raw: ReturnType<typeof native.startNode>, options: InitOptions): Context {
+  session.current += 1;
+  native.openPort(onEvents);
+  const context: Context = {
+    address: raw.address,
+    dashboardUrl: null,
+    nodeId: raw.nodeId,
+    jobId: raw.jobId,
+    namespace: options.namespace ?? 'default',
+    [Symbol.asyncDispose]: () => leave(),
+  };
+  membership = { context, workerId: raw.workerId, options };
+  if (!wasInitialized) {
+    wasInitialized = true;
+    process.on('exit', () => native.exitNode());
+  }
+  return context;
+}
+
+function rejoin(current: Membership, given: InitOptions): Context {
+  const { ignoreReinit, ...rest } = given;
+  if (ignoreReinit === true) return current.context;
+  for (const name of new Set([...Object.keys(rest), ...Object.keys(current.options)]) as Set<keyof InitOptions>) {
+    if (name === 'ignoreReinit') continue;
+    if (JSON.stringify(rest[name]) !== JSON.stringify(current.options[name])) {
+      throw new AlreadyInitializedError(
+        `heliostat is already initialized with ${name} ${JSON.stringify(current.options[name]) ?? 'unset'}, init() asks for ${JSON.stringify(rest[name]) ?? 'unset'}`,
+        { hint: 'await shutdown() first, or pass ignoreReinit: true to use the running session' },
+      );
+    }
+  }
+  return current.context;
+}
+
+function startEmbedded(options: InitOptions): ReturnType<typeof native.startNode> {
+  const resources: Record<string, number> = { ...options.resources, CPU: options.numCpus ?? system.cpus() };
+  if (options.numGpus !== undefined) resources['GPU'] = options.numGpus;
+  const memory = system.memory();
+  resources['memory'] = Math.floor(memory * 0.7);
+  return native.startNode({
+    tempDir: options.tempDir ?? tmpdir(),
+    resources,
+    labels: options.labels ?? {},
+    objectStoreMemory: options.objectStoreMemory ?? Math.floor(memory * 0.3),
+    inlineLimit: options.inlineLimit ?? DEFAULT_INLINE_LIMIT,
+    program: process.execPath,
+    args: [...(hasImmutableBuffers ? [IMMUTABLE_FLAG] : []), joinPath(__dirname, 'worker', 'main.cjs')],
+    env: {},
+    logToDriver: options.logToDriver ?? true,
+  });
+}
+
+function joinAddress(address: string): ReturnType<typeof native.joinNode> {
+  if (!address.startsWith('unix:')) throw notYet(`init({ address: ${JSON.stringify(address)} })`);
+  return native.joinNode(address.slice('unix:'.length));
+}
+
+/** Joins as the worker that the daemon started this process to be. */
+export function startWorker(socket: string, token: string): Context {
+  return enter(translated(() => native.joinNode(socket, token)), {});
+}
+
+/** The membership; starts one with the defaults when there is none. */
+export function current(): Membership {
+  if (membership === undefined) {
+    if (leaving !== undefined) throw new NotInitializedError('heliostat is shutting down', { hint: 'call init() after shutdown() has finished' });
+    start();
+  }
+  return membership as Membership;
+}
+
+/** Whether there is a membership. */
+export function isInitialized(): boolean {
+  return membership !== undefined;
+}
+
+/** Leaves: what waits fails, workers end, nothing is left behind. */
+export function leave(): Promise<void> {
+  if (membership === undefined) return leaving ?? Promise.resolve();
+  membership = undefined;
+  session.current += 1;
+  native.closePort();
+  const abandoned = [...waits.values()];
+  waits.clear();
+  holding = false;
+  for (const settle of abandoned) settle();
+  leaving = native.leaveNode().finally(() => {
+    leaving = undefined;
+  });
+  return leaving;
+}

@@ -1,0 +1,47 @@
+/** Stack traces: remote frames, mapped to the user's source lines. */
+import { findSourceMap } from 'node:module';
+import { fileURLToPath } from 'node:url';
+
+const FRAME = /^ {4}at /;
+const POSITION = /(\(|at (?:async )?)((?:file:\/\/|\/)[^():]*):(\d+):(\d+)(\)?)$/;
+/** Frames of this package's own machinery say nothing to a user. */
+const OWN = /[\\/](?:node_modules[\\/]heliostat|heliostat)[\\/]dist[\\/]|^ {4}at (?:async )?(?:node:internal|.*\(node:)/;
+
+/** The frames of a stack, without its first lines and without the package's own. */
+export function frames(stack: string): string {
+  return stack
+    .split('\n')
+    .filter((line) => FRAME.test(line) && !OWN.test(line) && !line.includes(__dirname))
+    .join('\n');
+}
+
+/**
+ * Maps every frame to its source, where this process knows a source map of the script: it compiled what it sent,
+ * the worker did not.
+ */
+export function mapStack(stack: string): string {
+  return stack.split('\n').map(mapFrame).join('\n');
+}
+
+function mapFrame(line: string): string {
+  const found = POSITION.exec(line);
+  if (!FRAME.test(line) || found === null) return line;
+  const [whole, before, script, row, column, after] = found as unknown as [string, string, string, string, string, string];
+  const entry = lookUp(script, Number(row), Number(column));
+  if (entry === undefined) return line;
+  return `${line.slice(0, line.length - whole.length)}${before}${entry.file}:${entry.line}:${entry.column}${after}`;
+}
+
+function lookUp(script: string, line: number, column: number): { file: string; line: number; column: number } | undefined {
+  try {
+    const path = script.startsWith('file:') ? fileURLToPath(script) : script;
+    const map = findSourceMap(script) ?? findSourceMap(path);
+    const entry = map?.findEntry(line - 1, column - 1);
+    if (entry === undefined || !('originalSource' in entry) || entry.originalSource === undefined) return undefined;
+    const source = entry.originalSource;
+    const file = source.startsWith('file:') ? fileURLToPath(source) : source;
+    return { file, line: entry.originalLine + 1, column: entry.originalColumn + 1 };
+  } catch {
+    return undefined;
+  }
+}

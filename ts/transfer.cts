@@ -1,0 +1,84 @@
+/** Values between this thread and the cluster: the codec's parts and native code's. */
+import { createHash } from 'node:crypto';
+import { ERROR_CLASSES, HeliostatError, SerializationError, classOfCode } from './errors.cjs';
+import { immutable } from './immutable.cjs';
+import { native } from './native.cjs';
+import { handleOf, makeRef, ObjectRef } from './object-ref.cjs';
+import { decode, encode, type Encoded, prepare, setHooks } from './values/index.cjs';
+import type { RawValue } from '#native';
+
+setHooks({
+  isRef: (value) => value instanceof ObjectRef,
+  isDraft: () => undefined,
+  serializationError: (path, reason, hint) =>
+    new SerializationError(`cannot send ${path}: ${reason}${hint === '' ? '' : `. ${hint}`}`, { path, hint: hint || undefined }),
+  packageName: 'heliostat',
+  resolveSelf: () => require('./index.cjs') as unknown,
+  errorClasses: () => ERROR_CLASSES,
+});
+
+/** Encodes a value and hands its parts to `take` before anything else can run. */
+export function withEncoded<R>(value: unknown, take: (encoded: Encoded, refs: number[]) => R): R {
+  const encoded = encode(value);
+  return take(encoded, encoded.refs.map((ref) => handleOf(ref as ObjectRef)));
+}
+
+/** Identifies what was encoded: text, captured values and captured references. */
+export function contentHash(encoded: Encoded): Uint8Array {
+  const hash = createHash('sha256').update(encoded.header);
+  for (const { buffer, byteOffset, byteLength } of encoded.buffers) hash.update(new Uint8Array(buffer, byteOffset, byteLength));
+  for (const ref of encoded.refs) hash.update((ref as ObjectRef).id);
+  return hash.digest();
+}
+
+/** Decodes a value that native code read. Its references become handles of this program. */
+export function fromRaw(raw: RawValue, options: { sync?: boolean } = {}): unknown {
+  const ready = prepare(raw.header);
+  if (ready === undefined) return decodeNow(raw);
+  if (options.sync === true) {
+    dropRefs(raw);
+    throw new SerializationError('this value contains a function whose imports are not loaded in this process yet', {
+      hint: 'use `await get(ref)` for it: importing its packages takes a turn of the event loop',
+    });
+  }
+  return ready.then(
+    () => decodeNow(raw),
+    (error: unknown) => {
+      dropRefs(raw);
+      throw error;
+    },
+  );
+}
+
+function decodeNow(raw: RawValue): unknown {
+  const refs = raw.refs.map((handle) => makeRef(handle));
+  return decode({
+    header: raw.header,
+    buffers: raw.buffers.map(immutable),
+    refs: (index) => refs[index] as ObjectRef,
+    own: immutable,
+  });
+}
+
+function dropRefs(raw: RawValue): void {
+  for (const handle of raw.refs) native.release(handle);
+}
+
+/** Native code's errors carry a code; users get the class that belongs to it. */
+export function translated<R>(call: () => R): R {
+  try {
+    return call();
+  } catch (error) {
+    throw translate(error);
+  }
+}
+
+function translate(error: unknown): unknown {
+  if (!(error instanceof Error) || error instanceof HeliostatError) return error;
+  const marked = /^([A-Z_]+): (.*)$/s.exec(error.message);
+  const code = marked?.[1] ?? (error as { code?: string }).code;
+  if (typeof code !== 'string' || !/^[A-Z_]+$/.test(code)) return error;
+  const type = classOfCode(code);
+  if (type === HeliostatError && code !== 'NODE_START' && code !== 'INTERNAL') return error;
+  return Object.assign(new type(marked?.[2] ?? error.message, { cause: error }), type === HeliostatError ? { code } : {});
+}

@@ -1,0 +1,117 @@
+/** The program of a worker process: runs the tasks that arrive, one at a time. */
+import { setRunning } from '../context.cjs';
+import { describeThrown, substitute, type Thrown } from '../failures.cjs';
+import { native } from '../native.cjs';
+import { setTaskHandler, startWorker } from '../runtime.cjs';
+import { fromRaw, withEncoded } from '../transfer.cjs';
+import { readOnly, writesOfTask } from '../writes.cjs';
+import type { RawTask } from '#native';
+
+type AnyFunction = (...args: unknown[]) => unknown;
+
+const socket = process.env['HELIOSTAT_SOCKET'] ?? '';
+const token = process.env['HELIOSTAT_WORKER_TOKEN'] ?? '';
+const marker = process.env['HELIOSTAT_MARKER'] ?? '';
+// Programs that tasks start are not workers.
+for (const name of ['HELIOSTAT_SOCKET', 'HELIOSTAT_WORKER_TOKEN', 'HELIOSTAT_MARKER']) delete process.env[name];
+
+const { nodeId } = startWorker(socket, token);
+
+/** Functions by the hexadecimal digits of their hash: revived once, so that what they hold lasts between tasks. */
+const functions = new Map<string, AnyFunction>();
+
+async function functionOf(hash: Uint8Array): Promise<AnyFunction> {
+  const key = Buffer.from(hash).toString('hex');
+  let fn = functions.get(key);
+  if (fn === undefined) {
+    const raw = native.functionValue(hash);
+    if (raw === undefined) throw new Error('the function of this task did not arrive');
+    fn = (await fromRaw(raw)) as AnyFunction;
+    functions.set(key, fn);
+  }
+  return fn;
+}
+
+async function argumentsOf(task: RawTask): Promise<unknown[]> {
+  const args = (await fromRaw(task.args)) as unknown[];
+  for (const [index, position] of task.positions.entries()) {
+    const raw = task.values[index];
+    if (raw !== undefined) args[position] = await fromRaw(raw);
+  }
+  return args;
+}
+
+/** Runs a task and hands its results, or its failure, over. */
+async function run(task: RawTask): Promise<void> {
+  native.markOutput(marker, task.name);
+  setRunning({ ...task, abort: new AbortController() });
+  let nanos = 0;
+  try {
+    const fn = await functionOf(task.function);
+    const args = await argumentsOf(task);
+    const started = process.hrtime.bigint();
+    try {
+      const result = await fn(...args);
+      const written = writesOfTask()[0];
+      if (written !== undefined) throw readOnly(written);
+      addResults(task, result);
+    } finally {
+      nanos = Number(process.hrtime.bigint() - started);
+    }
+  } catch (thrown) {
+    native.dropResults(task.execution);
+    // What it wrote before it failed must be healed before the next task reads there.
+    writesOfTask();
+    addFailures(task, describeThrown(thrown, { name: task.name, attempt: task.attempt, nodeId }));
+  } finally {
+    setRunning(undefined);
+  }
+  native.finishTask(task.execution, nanos);
+}
+
+function addResults(task: RawTask, result: unknown): void {
+  if (task.returns < 0) return addResult(task, result);
+  if (!Array.isArray(result) || result.length !== task.returns) {
+    const got = Array.isArray(result) ? `an array of ${result.length}` : typeof result;
+    throw new TypeError(`${task.name}() must return an array of ${task.returns} for numReturns: ${task.returns}, but returned ${got}`);
+  }
+  for (const item of result) addResult(task, item);
+}
+
+function addResult(task: RawTask, value: unknown): void {
+  withEncoded(value, ({ header, buffers }, refs) => native.addResult(task.execution, header, header.byteLength, buffers, refs));
+}
+
+const NOTHING = new Uint8Array(0);
+
+function addFailures(task: RawTask, thrown: Thrown): void {
+  const facts = Object.entries(thrown.facts).flat();
+  for (let index = 0; index < Math.max(1, task.returns); index += 1) {
+    const add = (header: Uint8Array, buffers: ArrayBufferView[], refs: number[]) =>
+      native.addFailure(task.execution, thrown.code, thrown.message, facts, header, header.byteLength, buffers, refs);
+    if (!('cause' in thrown)) add(NOTHING, [], []);
+    else {
+      try {
+        withEncoded(thrown.cause, ({ header, buffers }, refs) => add(header, buffers, refs));
+      } catch {
+        // What was thrown cannot be sent: its text can.
+        withEncoded(substitute(thrown.cause), ({ header, buffers }, refs) => add(header, buffers, refs));
+      }
+    }
+  }
+}
+
+let busy = false;
+
+async function work(): Promise<void> {
+  if (busy) return;
+  busy = true;
+  try {
+    for (let task = native.nextTask(); task !== undefined; task = native.nextTask()) await run(task);
+  } finally {
+    busy = false;
+  }
+}
+
+setTaskHandler(() => void work());
+native.holdLoop(true);
