@@ -83,7 +83,12 @@ fn session(client: &Client, address: String) -> Session {
     }
 }
 
-fn join(socket: OwnedFd, role: Role, address: String, on_node_gone: Box<dyn Fn() + Send + Sync>) -> napi::Result<Session> {
+fn join(
+    socket: OwnedFd,
+    role: Role,
+    address: String,
+    on_node_gone: Box<dyn Fn() + Send + Sync>,
+) -> napi::Result<Session> {
     let print_output = matches!(role, Role::Driver);
     let client = Client::connect(socket, ClientOptions { role, on_node_gone, print_output })
         .map_err(|failed| connect_error(&failed))?;

@@ -71,7 +71,14 @@ pub(crate) fn export(env: Env, exports: Value, functions: &[(&CStr, sys::napi_ca
         let mut value = ptr::null_mut();
         // SAFETY: `env` and `exports` are those of the module's initialisation; the name is NUL-terminated and the function static.
         unsafe {
-            sys::napi_create_function(env, name.as_ptr(), name.count_bytes() as isize, *function, ptr::null_mut(), &mut value);
+            sys::napi_create_function(
+                env,
+                name.as_ptr(),
+                name.count_bytes() as isize,
+                *function,
+                ptr::null_mut(),
+                &mut value,
+            );
             sys::napi_set_named_property(env, exports, name.as_ptr(), value);
         }
     }
@@ -95,7 +102,12 @@ impl Scope {
                 return;
             }
             sys::napi_create_string_utf8(self.env, thrown.code.as_ptr().cast(), thrown.code.len() as isize, &mut code);
-            sys::napi_create_string_utf8(self.env, thrown.message.as_ptr().cast(), thrown.message.len() as isize, &mut message);
+            sys::napi_create_string_utf8(
+                self.env,
+                thrown.message.as_ptr().cast(),
+                thrown.message.len() as isize,
+                &mut message,
+            );
             sys::napi_create_error(self.env, code, message, &mut error);
             sys::napi_throw(self.env, error);
         }
@@ -170,7 +182,9 @@ impl Scope {
     pub(crate) fn bytes(self, bytes: &[u8]) -> Value {
         let (buffer, mut array) = (self.array_buffer(bytes), ptr::null_mut());
         // SAFETY: the buffer is `bytes.len()` long.
-        unsafe { sys::napi_create_typedarray(self.env, sys::TypedarrayType::uint8_array, bytes.len(), buffer, 0, &mut array) };
+        unsafe {
+            sys::napi_create_typedarray(self.env, sys::TypedarrayType::uint8_array, bytes.len(), buffer, 0, &mut array)
+        };
         array
     }
 
@@ -218,7 +232,8 @@ impl Scope {
         let mut length = 0;
         // SAFETY: a null buffer asks for the length; the second call gets room for it and the terminating NUL.
         unsafe {
-            if sys::napi_get_value_string_utf8(self.env, value, ptr::null_mut(), 0, &mut length) != sys::Status::napi_ok {
+            if sys::napi_get_value_string_utf8(self.env, value, ptr::null_mut(), 0, &mut length) != sys::Status::napi_ok
+            {
                 return Err(Thrown::argument("a string"));
             }
             let mut bytes = vec![0_u8; length + 1];
@@ -266,7 +281,13 @@ impl Scope {
             if is_typed {
                 let mut kind = 0;
                 let status = sys::napi_get_typedarray_info(
-                    self.env, value, &mut kind, &mut length, &mut data, ptr::null_mut(), ptr::null_mut(),
+                    self.env,
+                    value,
+                    &mut kind,
+                    &mut length,
+                    &mut data,
+                    ptr::null_mut(),
+                    ptr::null_mut(),
                 );
                 length *= element_size(kind);
                 status

@@ -23,7 +23,11 @@ fn object(fields: impl Iterator<Item = (String, String)>) -> String {
 }
 
 fn amounts(resources: &Resources) -> String {
-    object(resources.iter().map(|(name, thousandths)| (name.to_owned(), format!("{}", thousandths as f64 * Resources::UNIT))))
+    object(
+        resources
+            .iter()
+            .map(|(name, thousandths)| (name.to_owned(), format!("{}", thousandths as f64 * Resources::UNIT))),
+    )
 }
 
 /// `{ nodeId, total, available, labels, capacity, used, spilled, objects, pins, drafts, workers }`.

@@ -59,12 +59,7 @@ pub(crate) fn read_blob(scope: Scope, client: &Client, blob: &Blob, label: Label
     }
 }
 
-fn read_parts(
-    scope: Scope,
-    client: &Client,
-    bytes: &[u8],
-    buffer: impl Fn(Scope, usize, usize) -> Outcome,
-) -> Outcome {
+fn read_parts(scope: Scope, client: &Client, bytes: &[u8], buffer: impl Fn(Scope, usize, usize) -> Outcome) -> Outcome {
     let view = BlobView::parse(bytes).map_err(|error| Thrown::new("OBJECT_CORRUPTED", error.to_string()))?;
     let buffers = view
         .buffers()

@@ -79,7 +79,12 @@ pub(crate) fn external(scope: Scope, pin: &Arc<Pin>, offset: usize, length: usiz
     // SAFETY: the window stays mapped and the object in place as long as the pin, which the finalizer drops.
     let status = unsafe {
         sys::napi_create_external_arraybuffer(
-            scope.env, address.cast_mut().cast(), length, Some(finalize), held.cast(), &mut buffer,
+            scope.env,
+            address.cast_mut().cast(),
+            length,
+            Some(finalize),
+            held.cast(),
+            &mut buffer,
         )
     };
     if status != sys::Status::napi_ok {

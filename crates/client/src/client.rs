@@ -76,8 +76,7 @@ impl Client {
         let daemon = Arc::new(DaemonEnd::new(channel)?);
         let link: Arc<dyn DaemonLink> = Arc::clone(&daemon) as _;
         let store = StoreClient::attach(seat, link)?;
-        let identity =
-            Identity { worker: welcome.worker, node: welcome.node, epoch: welcome.epoch, job: welcome.job };
+        let identity = Identity { worker: welcome.worker, node: welcome.node, epoch: welcome.epoch, job: welcome.job };
         let printer = if options.print_output { Some(Printer::start()?) } else { None };
         let shared = Arc::new(Shared {
             core: Mutex::new(Core::new(identity)),

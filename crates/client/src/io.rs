@@ -55,9 +55,14 @@ impl Reader<'_> {
             if shared.stopping.load(Ordering::Acquire) {
                 return Err(End::Stopping);
             }
-            let timeout = self.due().map(|ms| Timespec { tv_sec: (ms / 1000) as i64, tv_nsec: (ms % 1000 * 1_000_000) as i64 });
+            let timeout =
+                self.due().map(|ms| Timespec { tv_sec: (ms / 1000) as i64, tv_nsec: (ms % 1000 * 1_000_000) as i64 });
             events.clear();
-            match epoll::wait(shared.daemon.peers.epoll(), rustix::buffer::spare_capacity(&mut events), timeout.as_ref()) {
+            match epoll::wait(
+                shared.daemon.peers.epoll(),
+                rustix::buffer::spare_capacity(&mut events),
+                timeout.as_ref(),
+            ) {
                 Ok(_) => {}
                 Err(Errno::INTR) => continue,
                 Err(_) => return Err(End::Daemon),

@@ -94,7 +94,10 @@ mod tests {
     #[test]
     fn every_line_says_who_wrote_it() {
         let output = Output { stream: 1, name: "echo".into(), pid: 9792, lines: Bytes::new(*b"a\n\nb") };
-        assert_eq!(String::from_utf8(prefixed(&output)).unwrap(), "(echo pid=9792) a\n(echo pid=9792) \n(echo pid=9792) b\n");
+        assert_eq!(
+            String::from_utf8(prefixed(&output)).unwrap(),
+            "(echo pid=9792) a\n(echo pid=9792) \n(echo pid=9792) b\n"
+        );
     }
 
     #[test]

@@ -91,7 +91,14 @@ pub struct Failure {
 impl Failure {
     /// A failure without facts.
     pub fn new(code: &str, message: impl Into<String>) -> Self {
-        Self { code: code.into(), message: message.into(), hint: None, facts: Vec::new(), thrown: None, inherited: false }
+        Self {
+            code: code.into(),
+            message: message.into(),
+            hint: None,
+            facts: Vec::new(),
+            thrown: None,
+            inherited: false,
+        }
     }
 
     /// Adds what to do about it.

@@ -8,7 +8,7 @@ use heliostat_proto::{Blob, Failure, JobId, NodeId, ObjectId, RefEntry, TaskId, 
 use crate::action::{Action, Handle};
 use crate::exec::Executions;
 use crate::objects::{Count, Objects, Released, owner_died};
-use crate::tasks::Tasks;
+use crate::tasks::{Done, Tasks};
 use crate::waits::Waits;
 
 /// Who this process is.
@@ -261,10 +261,8 @@ impl Core {
 
     /// Sets the value of a pending object, and tells everybody who waits for it.
     pub(crate) fn resolve(&mut self, handle: Handle, value: Value, refs_of: RefsOf<'_>) {
-        let contains: Vec<Handle> = match &value {
-            Value::Ready(blob) => refs_of(blob).iter().map(|entry| self.acquire(entry, Count::Contained)).collect(),
-            Value::Failed(_) => Vec::new(),
-        };
+        let entries = refs_in(&value, refs_of);
+        let contains: Vec<Handle> = entries.iter().map(|entry| self.acquire(entry, Count::Contained)).collect();
         let Some(object) = self.objects.get_mut(handle) else { return };
         object.value = Some(value);
         if !contains.is_empty() {
@@ -335,7 +333,9 @@ impl Core {
         match message {
             ToPeer::Define { function, blob } => self.executions.define(function, blob),
             ToPeer::Run(spec) => self.on_run(peer, *spec, refs_of),
-            ToPeer::Done { task, attempt, values, nanos } => self.on_done(peer, task, attempt, values, nanos, now, refs_of),
+            ToPeer::Done { task, attempt, values, nanos } => {
+                self.on_done(peer, Done { task, attempt, values, nanos }, now, refs_of);
+            }
             ToPeer::Taken { task, attempt } => self.on_taken(peer, task, attempt),
             ToPeer::Borrow { objects } => {
                 for id in &objects {
@@ -398,6 +398,23 @@ impl Core {
             self.resolve(handle, value, &|_| Vec::new());
         }
         self.open_gate();
+    }
+
+    /// The node ended: whatever has no value yet fails.
+    pub fn on_node_gone(&mut self, failure: &Failure) {
+        for handle in self.objects.pending() {
+            self.resolve(handle, Value::Failed(Box::new(failure.clone())), &|_| Vec::new());
+        }
+    }
+}
+
+/// The references inside a value, or inside what a failed task threw.
+pub(crate) fn refs_in(value: &Value, refs_of: RefsOf<'_>) -> Vec<RefEntry> {
+    match value {
+        Value::Ready(blob) => refs_of(blob),
+        Value::Failed(failure) => {
+            failure.thrown.as_ref().map(|thrown| refs_of(&Blob::Inline(thrown.clone()))).unwrap_or_default()
+        }
     }
 }
 

@@ -95,7 +95,7 @@ impl Core {
             }
             self.send_gated(caller, ToPeer::Done { task, attempt, values, nanos });
         } else {
-            self.free_values(&values);
+            self.discard(&values);
         }
         for handle in execution.holds {
             self.drop_count(handle, Count::Held);
@@ -103,7 +103,7 @@ impl Core {
     }
 
     /// Results that nobody takes give their memory back.
-    pub(crate) fn free_values(&mut self, values: &[Value]) {
+    pub fn discard(&mut self, values: &[Value]) {
         for value in values {
             if let Value::Ready(Blob::Stored(locator)) = value {
                 self.actions.push(Action::Free(*locator));

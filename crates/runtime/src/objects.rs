@@ -134,6 +134,11 @@ impl Objects {
         self.table.len()
     }
 
+    /// The references without a value.
+    pub(crate) fn pending(&self) -> Vec<Handle> {
+        self.table.iter().filter(|(_, object)| object.value.is_none()).map(|(handle, _)| handle).collect()
+    }
+
     /// Makes the object known by its id, before the id leaves the process.
     pub(crate) fn export(&mut self, handle: Handle) {
         if let Some(object) = self.table.get_mut(handle)
@@ -245,4 +250,3 @@ pub(crate) fn owner_died(id: ObjectId) -> Value {
             .hint("keep objects that must outlive a task in the driver: return the value instead of a reference"),
     ))
 }
-

@@ -8,7 +8,7 @@ use heliostat_proto::message::{FunctionHash, Resources, TaskSpec, ToDaemon, ToPe
 use heliostat_proto::{Blob, Failure, TaskId, Value, WorkerId};
 
 use crate::action::{Action, ExecutionId, Handle};
-use crate::core::{Core, Function, RefsOf};
+use crate::core::{Core, Function, RefsOf, refs_in};
 use crate::objects::Count;
 use crate::slab::Slab;
 
@@ -44,6 +44,15 @@ pub struct Submission {
     pub max_retries: i64,
     /// The task that submits it.
     pub parent: Option<ExecutionId>,
+}
+
+/// The end of a task, as its worker tells it.
+#[derive(Debug)]
+pub(crate) struct Done {
+    pub(crate) task: TaskId,
+    pub(crate) attempt: u32,
+    pub(crate) values: Vec<Value>,
+    pub(crate) nanos: u64,
 }
 
 /// Tasks and leases.
@@ -336,20 +345,11 @@ impl Core {
         }
     }
 
-    pub(crate) fn on_done(
-        &mut self,
-        worker: WorkerId,
-        task: TaskId,
-        attempt: u32,
-        values: Vec<Value>,
-        nanos: u64,
-        now: u64,
-        refs_of: RefsOf<'_>,
-    ) {
+    pub(crate) fn on_done(&mut self, worker: WorkerId, done: Done, now: u64, refs_of: RefsOf<'_>) {
+        let Done { task, attempt, values, nanos } = done;
         let found = self.tasks.leases.iter().find_map(|(lease, entry)| {
-            let is_it = |id: &u32| {
-                self.tasks.table.get(*id).is_some_and(|t| t.spec.task == task && t.spec.attempt == attempt)
-            };
+            let is_it =
+                |id: &u32| self.tasks.table.get(*id).is_some_and(|t| t.spec.task == task && t.spec.attempt == attempt);
             if entry.worker != worker {
                 return None;
             }
@@ -357,7 +357,7 @@ impl Core {
         });
         let Some((lease, at)) = found else {
             // Of an attempt that was given up: its bytes are nobody's.
-            self.free_values(&values);
+            self.discard(&values);
             return self.send_gated(worker, ToPeer::Taken { task, attempt });
         };
         let Some(entry) = self.tasks.leases.get_mut(&lease) else { return };
@@ -367,7 +367,7 @@ impl Core {
         let recalled = entry.recalled;
         let average = &mut self.tasks.shapes[shape].nanos;
         *average = Some(average.map_or(nanos, |old| old - old / 4 + nanos / 4));
-        let with_refs = values.iter().any(|value| matches!(value, Value::Ready(blob) if !refs_of(blob).is_empty()));
+        let with_refs = values.iter().any(|value| !refs_in(value, refs_of).is_empty());
         self.complete(id, values, refs_of);
         if with_refs {
             self.send_gated(worker, ToPeer::Taken { task, attempt });
@@ -387,7 +387,7 @@ impl Core {
             if self.value(*handle).is_none() {
                 self.resolve(*handle, value, refs_of);
             } else {
-                self.free_values(&[value]);
+                self.discard(&[value]);
             }
             self.drop_count(*handle, Count::Held);
         }

@@ -321,7 +321,9 @@ fn a_dependant_of_a_failed_task_does_not_run() {
     c.perform(1);
     c.quiet();
     for dependant in [second, third] {
-        assert!(matches!(c.cores[0].value(dependant), Some(Value::Failed(f)) if f.inherited && f.code == "TASK_FAILED"));
+        assert!(
+            matches!(c.cores[0].value(dependant), Some(Value::Failed(f)) if f.inherited && f.code == "TASK_FAILED")
+        );
     }
     assert!(c.cores[1].next_execution().is_none());
 }

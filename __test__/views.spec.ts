@@ -1,0 +1,93 @@
+import { randomFillSync } from 'node:crypto';
+import test from 'ava';
+import { get, type HeliostatError, put, ReadOnlyObjectError, remote, TaskError } from 'heliostat';
+import { collectGarbage, withCluster } from './support/cluster.js';
+
+withCluster(test);
+
+const immutable = Number(process.versions.node.split('.')[0]) >= 26;
+const stored = () => put(new Float64Array(100_000).fill(1));
+
+test('a task that writes into an argument fails, and the object stays as it was', async (t) => {
+  const ref = stored();
+  const write = remote((array: Float64Array) => {
+    'use strict';
+    array[0] = 9;
+    return array[0];
+  });
+  const error = await t.throwsAsync(write.remote(ref).get(), { instanceOf: TaskError });
+  if (immutable) t.regex((error.cause as Error).message, /Cannot assign to read only property '0'/);
+  else {
+    t.true(error.cause instanceof ReadOnlyObjectError);
+    t.regex((error.cause as Error).message, /argument 0.*array\.slice\(\)/);
+  }
+  t.is((await get(ref))[0], 1);
+  const copy = remote((array: Float64Array) => {
+    const own = array.slice();
+    own[0] = 9;
+    return own[0];
+  });
+  t.is(await copy.remote(ref).get(), 9);
+  t.is(await remote((array: Float64Array) => array[0]).remote(ref).get(), 1, 'other readers never saw the write');
+});
+
+test('native writers change nothing but their own view, and are reported', async (t) => {
+  const ref = put(new Uint8Array(200_000).fill(5));
+  const write = remote((array: Uint8Array) => {
+    crypto.getRandomValues(array.subarray(0, 1000));
+    return 'written';
+  });
+  const error = await t.throwsAsync(write.remote(ref).get(), { instanceOf: TaskError });
+  t.true(error.cause instanceof ReadOnlyObjectError || error.cause instanceof TypeError);
+  t.true((await get(ref)).every((byte) => byte === 5));
+});
+
+test.serial('a driver that writes hears of it at the next get of the object', async (t) => {
+  const ref = stored();
+  const view = await get(ref);
+  if (immutable) {
+    t.throws(() => {
+      view[3] = 7;
+    }, { instanceOf: TypeError, message: /Cannot assign to read only property '3'/ });
+  } else {
+    view[3] = 7;
+    const error = await t.throwsAsync(get(ref), { instanceOf: ReadOnlyObjectError });
+    t.is((error as HeliostatError).code, 'READ_ONLY_OBJECT');
+  }
+  t.is((await get(ref))[3], 1, 'the write was undone');
+  t.is(view[3], 1, 'in the view too');
+});
+
+test.serial('a native write in a driver is undone and reported too', async (t) => {
+  const ref = put(new Uint8Array(200_000).fill(6));
+  const view = await get(ref);
+  randomFillSync(Buffer.from(view.buffer as ArrayBuffer, 4096, 64));
+  await t.throwsAsync(get(ref), { instanceOf: ReadOnlyObjectError });
+  t.true((await get(ref)).every((byte) => byte === 6));
+});
+
+test.serial('two objects of one granule are both reported, and its reuse shows no old bytes', async (t) => {
+  const refs = [put(new Uint8Array(150_000).fill(1)), put(new Uint8Array(150_000).fill(2))] as const;
+  {
+    const [a, b] = await get(refs);
+    randomFillSync(Buffer.from(a.buffer as ArrayBuffer, 8192, 16));
+    randomFillSync(Buffer.from(b.buffer as ArrayBuffer, 8192, 16));
+  }
+  await t.throwsAsync(get(refs[0]), { instanceOf: ReadOnlyObjectError });
+  await t.throwsAsync(get(refs[1]), { instanceOf: ReadOnlyObjectError });
+  for (const ref of refs) ref[Symbol.dispose]();
+  await collectGarbage();
+  for (let i = 0; i < 20; i += 1) {
+    const value = i % 7;
+    using next = put(new Uint8Array(150_000).fill(value));
+    t.true((await get(next)).every((byte) => byte === value));
+  }
+});
+
+test('plain parts of a value are fresh copies for every get', async (t) => {
+  const ref = put({ list: [1, 2], map: new Map([['a', 1]]) });
+  const first = await get(ref);
+  first.list.push(3);
+  first.map.set('b', 2);
+  t.deepEqual(await get(ref), { list: [1, 2], map: new Map([['a', 1]]) });
+});
