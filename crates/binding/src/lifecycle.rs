@@ -113,7 +113,7 @@ pub fn start_node(options: StartOptions) -> napi::Result<Session> {
     config.inline_limit = options.inline_limit as u64;
     config.log_to_driver = options.log_to_driver;
     let node = Node::start(config).map_err(|failed| error("NODE_START", failed))?;
-    let address = node.address().to_owned();
+    let address = node.address();
     let socket = node.connect().map_err(|failed| error("NODE_START", failed))?;
     *runtime::node() = Some(node);
     join(socket, Role::Driver, address, Box::new(|| {})).inspect_err(|_| exit_node())
@@ -121,6 +121,7 @@ pub fn start_node(options: StartOptions) -> napi::Result<Session> {
 
 /// Joins the node behind a Unix socket: as a driver, or with the token of a worker, whose process ends with its node.
 #[napi]
+#[allow(clippy::needless_pass_by_value)] // the macros pass owned values
 pub fn join_node(path: String, worker_token: Option<String>) -> napi::Result<Session> {
     let stream = UnixStream::connect(&path).map_err(|failed| error("TRANSPORT", format!("{path}: {failed}")))?;
     let address = format!("unix:{path}");

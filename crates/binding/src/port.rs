@@ -103,7 +103,7 @@ raw_functions! {
         let status = unsafe {
             sys::napi_create_threadsafe_function(
                 scope.env, callback, ptr::null_mut(), scope.string("heliostat"), 0, 1, ptr::null_mut(), None,
-                ptr::null_mut(), Some(deliver), &mut function,
+                ptr::null_mut(), Some(deliver), &raw mut function,
             )
         };
         if status != sys::Status::napi_ok {

@@ -38,7 +38,7 @@ pub(crate) fn entry<const N: usize>(env: Env, info: Info, body: impl FnOnce(Scop
     let mut args = [ptr::null_mut(); N];
     let mut count = N;
     // SAFETY: `env` and `info` are those of the running call; `args` has room for `count` values, missing ones become undefined.
-    unsafe { sys::napi_get_cb_info(env, info, &mut count, args.as_mut_ptr(), ptr::null_mut(), ptr::null_mut()) };
+    unsafe { sys::napi_get_cb_info(env, info, &raw mut count, args.as_mut_ptr(), ptr::null_mut(), ptr::null_mut()) };
     match body(scope, args) {
         Ok(value) => value,
         Err(thrown) => {
@@ -77,7 +77,7 @@ pub(crate) fn export(env: Env, exports: Value, functions: &[(&CStr, sys::napi_ca
                 name.count_bytes() as isize,
                 *function,
                 ptr::null_mut(),
-                &mut value,
+                &raw mut value,
             );
             sys::napi_set_named_property(env, exports, name.as_ptr(), value);
         }
@@ -97,18 +97,23 @@ impl Scope {
         let mut pending = false;
         // SAFETY: strings are passed with their lengths; a pending exception is left as it is.
         unsafe {
-            sys::napi_is_exception_pending(self.env, &mut pending);
+            sys::napi_is_exception_pending(self.env, &raw mut pending);
             if pending {
                 return;
             }
-            sys::napi_create_string_utf8(self.env, thrown.code.as_ptr().cast(), thrown.code.len() as isize, &mut code);
+            sys::napi_create_string_utf8(
+                self.env,
+                thrown.code.as_ptr().cast(),
+                thrown.code.len() as isize,
+                &raw mut code,
+            );
             sys::napi_create_string_utf8(
                 self.env,
                 thrown.message.as_ptr().cast(),
                 thrown.message.len() as isize,
-                &mut message,
+                &raw mut message,
             );
-            sys::napi_create_error(self.env, code, message, &mut error);
+            sys::napi_create_error(self.env, code, message, &raw mut error);
             sys::napi_throw(self.env, error);
         }
     }
@@ -116,49 +121,49 @@ impl Scope {
     pub(crate) fn undefined(self) -> Value {
         let mut value = ptr::null_mut();
         // SAFETY: as above.
-        unsafe { sys::napi_get_undefined(self.env, &mut value) };
+        unsafe { sys::napi_get_undefined(self.env, &raw mut value) };
         value
     }
 
     pub(crate) fn null(self) -> Value {
         let mut value = ptr::null_mut();
         // SAFETY: as above.
-        unsafe { sys::napi_get_null(self.env, &mut value) };
+        unsafe { sys::napi_get_null(self.env, &raw mut value) };
         value
     }
 
     pub(crate) fn number(self, number: f64) -> Value {
         let mut value = ptr::null_mut();
         // SAFETY: as above.
-        unsafe { sys::napi_create_double(self.env, number, &mut value) };
+        unsafe { sys::napi_create_double(self.env, number, &raw mut value) };
         value
     }
 
     pub(crate) fn u32(self, number: u32) -> Value {
         let mut value = ptr::null_mut();
         // SAFETY: as above.
-        unsafe { sys::napi_create_uint32(self.env, number, &mut value) };
+        unsafe { sys::napi_create_uint32(self.env, number, &raw mut value) };
         value
     }
 
     pub(crate) fn bool(self, flag: bool) -> Value {
         let mut value = ptr::null_mut();
         // SAFETY: as above.
-        unsafe { sys::napi_get_boolean(self.env, flag, &mut value) };
+        unsafe { sys::napi_get_boolean(self.env, flag, &raw mut value) };
         value
     }
 
     pub(crate) fn string(self, text: &str) -> Value {
         let mut value = ptr::null_mut();
         // SAFETY: the text is passed with its length.
-        unsafe { sys::napi_create_string_utf8(self.env, text.as_ptr().cast(), text.len() as isize, &mut value) };
+        unsafe { sys::napi_create_string_utf8(self.env, text.as_ptr().cast(), text.len() as isize, &raw mut value) };
         value
     }
 
     pub(crate) fn object(self) -> Value {
         let mut value = ptr::null_mut();
         // SAFETY: as above.
-        unsafe { sys::napi_create_object(self.env, &mut value) };
+        unsafe { sys::napi_create_object(self.env, &raw mut value) };
         value
     }
 
@@ -170,7 +175,7 @@ impl Scope {
     pub(crate) fn array(self, values: impl ExactSizeIterator<Item = Value>) -> Value {
         let mut array = ptr::null_mut();
         // SAFETY: as above.
-        unsafe { sys::napi_create_array_with_length(self.env, values.len(), &mut array) };
+        unsafe { sys::napi_create_array_with_length(self.env, values.len(), &raw mut array) };
         for (index, value) in values.enumerate() {
             // SAFETY: as above.
             unsafe { sys::napi_set_element(self.env, array, index as u32, value) };
@@ -183,7 +188,14 @@ impl Scope {
         let (buffer, mut array) = (self.array_buffer(bytes), ptr::null_mut());
         // SAFETY: the buffer is `bytes.len()` long.
         unsafe {
-            sys::napi_create_typedarray(self.env, sys::TypedarrayType::uint8_array, bytes.len(), buffer, 0, &mut array)
+            sys::napi_create_typedarray(
+                self.env,
+                sys::TypedarrayType::uint8_array,
+                bytes.len(),
+                buffer,
+                0,
+                &raw mut array,
+            )
         };
         array
     }
@@ -193,7 +205,7 @@ impl Scope {
         let (mut data, mut buffer): (*mut c_void, _) = (ptr::null_mut(), ptr::null_mut());
         // SAFETY: the engine gives `bytes.len()` fresh bytes, or null for none of them.
         unsafe {
-            sys::napi_create_arraybuffer(self.env, bytes.len(), &mut data, &mut buffer);
+            sys::napi_create_arraybuffer(self.env, bytes.len(), &raw mut data, &raw mut buffer);
             if !data.is_null() {
                 ptr::copy_nonoverlapping(bytes.as_ptr(), data.cast(), bytes.len());
             }
@@ -204,7 +216,7 @@ impl Scope {
     pub(crate) fn get_u32(self, value: Value) -> Result<u32, Thrown> {
         let mut number = 0;
         // SAFETY: as above; the status tells of a wrong type.
-        match unsafe { sys::napi_get_value_uint32(self.env, value, &mut number) } {
+        match unsafe { sys::napi_get_value_uint32(self.env, value, &raw mut number) } {
             sys::Status::napi_ok => Ok(number),
             _ => Err(Thrown::argument("a whole number")),
         }
@@ -213,7 +225,7 @@ impl Scope {
     pub(crate) fn get_f64(self, value: Value) -> Result<f64, Thrown> {
         let mut number = 0.0;
         // SAFETY: as above; the status tells of a wrong type.
-        match unsafe { sys::napi_get_value_double(self.env, value, &mut number) } {
+        match unsafe { sys::napi_get_value_double(self.env, value, &raw mut number) } {
             sys::Status::napi_ok => Ok(number),
             _ => Err(Thrown::argument("a number")),
         }
@@ -222,7 +234,7 @@ impl Scope {
     pub(crate) fn get_bool(self, value: Value) -> Result<bool, Thrown> {
         let mut flag = false;
         // SAFETY: as above; the status tells of a wrong type.
-        match unsafe { sys::napi_get_value_bool(self.env, value, &mut flag) } {
+        match unsafe { sys::napi_get_value_bool(self.env, value, &raw mut flag) } {
             sys::Status::napi_ok => Ok(flag),
             _ => Err(Thrown::argument("a boolean")),
         }
@@ -232,12 +244,13 @@ impl Scope {
         let mut length = 0;
         // SAFETY: a null buffer asks for the length; the second call gets room for it and the terminating NUL.
         unsafe {
-            if sys::napi_get_value_string_utf8(self.env, value, ptr::null_mut(), 0, &mut length) != sys::Status::napi_ok
+            if sys::napi_get_value_string_utf8(self.env, value, ptr::null_mut(), 0, &raw mut length)
+                != sys::Status::napi_ok
             {
                 return Err(Thrown::argument("a string"));
             }
             let mut bytes = vec![0_u8; length + 1];
-            sys::napi_get_value_string_utf8(self.env, value, bytes.as_mut_ptr().cast(), bytes.len(), &mut length);
+            sys::napi_get_value_string_utf8(self.env, value, bytes.as_mut_ptr().cast(), bytes.len(), &raw mut length);
             bytes.truncate(length);
             Ok(String::from_utf8_lossy(&bytes).into_owned())
         }
@@ -246,7 +259,7 @@ impl Scope {
     fn length(self, array: Value) -> Result<u32, Thrown> {
         let mut length = 0;
         // SAFETY: as above; the status tells of a wrong type.
-        match unsafe { sys::napi_get_array_length(self.env, array, &mut length) } {
+        match unsafe { sys::napi_get_array_length(self.env, array, &raw mut length) } {
             sys::Status::napi_ok => Ok(length),
             _ => Err(Thrown::argument("an array")),
         }
@@ -258,7 +271,7 @@ impl Scope {
         let element = |index| {
             let mut value = ptr::null_mut();
             // SAFETY: as above.
-            unsafe { sys::napi_get_element(self.env, array, index, &mut value) };
+            unsafe { sys::napi_get_element(self.env, array, index, &raw mut value) };
             value
         };
         Ok((0..length).map(element).collect())
@@ -277,22 +290,29 @@ impl Scope {
         let (mut data, mut length, mut is_typed): (*mut c_void, usize, bool) = (ptr::null_mut(), 0, false);
         // SAFETY: the status of each call says whether the out-parameters were written.
         let status = unsafe {
-            sys::napi_is_typedarray(self.env, value, &mut is_typed);
+            sys::napi_is_typedarray(self.env, value, &raw mut is_typed);
             if is_typed {
                 let mut kind = 0;
                 let status = sys::napi_get_typedarray_info(
                     self.env,
                     value,
-                    &mut kind,
-                    &mut length,
-                    &mut data,
+                    &raw mut kind,
+                    &raw mut length,
+                    &raw mut data,
                     ptr::null_mut(),
                     ptr::null_mut(),
                 );
                 length *= element_size(kind);
                 status
             } else {
-                sys::napi_get_dataview_info(self.env, value, &mut length, &mut data, ptr::null_mut(), ptr::null_mut())
+                sys::napi_get_dataview_info(
+                    self.env,
+                    value,
+                    &raw mut length,
+                    &raw mut data,
+                    ptr::null_mut(),
+                    ptr::null_mut(),
+                )
             }
         };
         match status {

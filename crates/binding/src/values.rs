@@ -40,7 +40,7 @@ pub(crate) fn with_parts<R>(
 pub(crate) fn read_blob(scope: Scope, client: &Client, blob: &Blob, label: Label) -> Outcome {
     match blob {
         Blob::Inline(bytes) => read_parts(scope, client, bytes, |scope, offset, length| {
-            Ok(scope.array_buffer(&bytes[offset..offset + length]))
+            scope.array_buffer(&bytes[offset..offset + length])
         }),
         Blob::Stored(locator) => {
             let pin = client
@@ -50,7 +50,7 @@ pub(crate) fn read_blob(scope: Scope, client: &Client, blob: &Blob, label: Label
             let bytes = pin.bytes();
             read_parts(scope, client, bytes, |scope, offset, length| {
                 if (length as u64) < VIEW_MIN {
-                    Ok(scope.array_buffer(&bytes[offset..offset + length]))
+                    scope.array_buffer(&bytes[offset..offset + length])
                 } else {
                     views::external(scope, &pin, offset, length, label)
                 }
@@ -59,12 +59,10 @@ pub(crate) fn read_blob(scope: Scope, client: &Client, blob: &Blob, label: Label
     }
 }
 
-fn read_parts(scope: Scope, client: &Client, bytes: &[u8], buffer: impl Fn(Scope, usize, usize) -> Outcome) -> Outcome {
+fn read_parts(scope: Scope, client: &Client, bytes: &[u8], buffer: impl Fn(Scope, usize, usize) -> Value) -> Outcome {
     let view = BlobView::parse(bytes).map_err(|error| Thrown::new("OBJECT_CORRUPTED", error.to_string()))?;
-    let buffers = view
-        .buffers()
-        .map(|(offset, length)| buffer(scope, offset as usize, length as usize))
-        .collect::<Result<Vec<Value>, Thrown>>()?;
+    let buffers: Vec<Value> =
+        view.buffers().map(|(offset, length)| buffer(scope, offset as usize, length as usize)).collect();
     let entries: Vec<_> = view.refs().collect();
     let refs: Vec<Handle> = if entries.is_empty() {
         Vec::new()

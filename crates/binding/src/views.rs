@@ -11,7 +11,7 @@ use heliostat_shm::guard::{Guard, GuardError};
 use heliostat_store::Pin;
 use napi::sys;
 
-use crate::raw::{Env, Outcome, Scope, Thrown, raw_functions};
+use crate::raw::{Env, Scope, Thrown, Value, raw_functions};
 
 /// What a view shows, for the message about a write into it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +71,7 @@ unsafe extern "C" fn finalize(_env: Env, _data: *mut c_void, hint: *mut c_void) 
 }
 
 /// An `ArrayBuffer` over `offset..offset + length` of the pinned object.
-pub(crate) fn external(scope: Scope, pin: &Arc<Pin>, offset: usize, length: usize, label: Label) -> Outcome {
+pub(crate) fn external(scope: Scope, pin: &Arc<Pin>, offset: usize, length: usize, label: Label) -> Value {
     let place = pin.locator().offset + offset as u64;
     let address = pin.window_address().wrapping_add(offset);
     let held = Box::into_raw(Box::new(Held { _pin: Arc::clone(pin), offset: place }));
@@ -84,17 +84,17 @@ pub(crate) fn external(scope: Scope, pin: &Arc<Pin>, offset: usize, length: usiz
             length,
             Some(finalize),
             held.cast(),
-            &mut buffer,
+            &raw mut buffer,
         )
     };
     if status != sys::Status::napi_ok {
         // SAFETY: the engine did not take it.
         drop(unsafe { Box::from_raw(held) });
         // Runtimes without external buffers get a copy.
-        return Ok(scope.array_buffer(&pin.bytes()[offset..offset + length]));
+        return scope.array_buffer(&pin.bytes()[offset..offset + length]);
     }
     views().entry(place).or_insert((place + length as u64, label, 0)).2 += 1;
-    Ok(buffer)
+    buffer
 }
 
 raw_functions! {
