@@ -45,7 +45,8 @@ impl Daemon {
             return Err(Failure::new("TRANSPORT", "the first message of a connection must be the greeting"));
         };
         if version != PROTOCOL_VERSION {
-            let message = format!("this process speaks version {version} of the protocol, the node {PROTOCOL_VERSION}");
+            let message =
+                format!("this process speaks version {version} of the protocol, the node version {PROTOCOL_VERSION}");
             return Err(Failure::new("TRANSPORT", message).hint("Use the same version of heliostat everywhere."));
         }
         if self.stopping {

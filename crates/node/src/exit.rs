@@ -1,6 +1,7 @@
 //! How a process ended: facts from the kernel, in words.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use heliostat_proto::{Fact, Failure};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -15,8 +16,9 @@ pub(crate) enum Exit {
     Unknown,
 }
 
-/// Looks how a child ended whose descriptor says that it has. Its process id stays taken until [`reap`].
-pub(crate) fn status(pidfd: &OwnedFd) -> Exit {
+/// Looks how a child ended; `None` while it runs, and when somebody else waited for it. Its process id stays taken until
+/// [`reap`].
+pub(crate) fn status(pidfd: &OwnedFd) -> Option<Exit> {
     wait(&WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT)
 }
 
@@ -49,15 +51,15 @@ pub(crate) fn give_up(pid: u32) {
     }
 }
 
-fn wait(child: &WaitId<'_>, options: WaitIdOptions) -> Exit {
+fn wait(child: &WaitId<'_>, options: WaitIdOptions) -> Option<Exit> {
     loop {
         match rustix::process::waitid(child.clone(), options) {
             Ok(Some(status)) => {
                 let code = status.exit_status().map(Exit::Code);
-                return code.or(status.terminating_signal().map(Exit::Signal)).unwrap_or(Exit::Unknown);
+                return code.or(status.terminating_signal().map(Exit::Signal));
             }
             Err(rustix::io::Errno::INTR) => {}
-            Ok(None) | Err(_) => return Exit::Unknown,
+            Ok(None) | Err(_) => return None,
         }
     }
 }
@@ -77,8 +79,13 @@ impl Exit {
     }
 
     /// What is told when a worker ended before it could do anything.
-    pub(crate) fn start_failure(self, pid: u32, last_lines: &[String]) -> Failure {
-        failure(format!("workers do not start: pid={pid} {self} before it connected"), self, last_lines)
+    /// `late` is how long it was waited for, when that is why it ended.
+    pub(crate) fn start_failure(self, pid: u32, late: Option<Duration>, last_lines: &[String]) -> Failure {
+        let what = match late {
+            Some(timeout) => format!("did not connect within {timeout:?}"),
+            None => format!("{self} before it connected"),
+        };
+        failure(format!("workers do not start: pid={pid} {what}"), self, last_lines)
     }
 }
 

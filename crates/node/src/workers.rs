@@ -36,6 +36,8 @@ pub(crate) struct Child {
     pub(crate) connected: bool,
     /// Why its process shall end, once it shall.
     pub(crate) ending: Option<Why>,
+    /// The node killed it while it ran.
+    killed: bool,
     /// The driver whose job it works for, or worked for last.
     pub(crate) driver: Option<WorkerId>,
     /// What wrote the latest line, or was announced since.
@@ -87,6 +89,7 @@ impl Daemon {
             running: None,
             connected: false,
             ending: None,
+            killed: false,
             driver: None,
             name: String::new(),
             last_lines: VecDeque::new(),
@@ -154,6 +157,7 @@ impl Daemon {
             // One that is being started is killed when the spawner reports it.
             _ => {
                 if let Some(running) = &child.running {
+                    child.killed |= exit::status(running.pidfd.get_ref()).is_none();
                     exit::kill(running.pid, running.pidfd.get_ref());
                 }
             }
@@ -196,7 +200,7 @@ impl Daemon {
         let Some(child) = self.children.get_mut(&worker) else { return };
         let last_lines: Vec<String> = child.last_lines.drain(..).collect();
         if child.connected {
-            let disconnected = child.ending == Some(Why::Disconnected);
+            let disconnected = child.killed && child.ending == Some(Why::Disconnected);
             let cause = disconnected.then_some(" by the node, because it had closed its connection");
             child.failure = Some(status.failure(pid, cause, &child.name, &last_lines));
             let actions = self.schedule.worker_gone(worker);
@@ -204,13 +208,14 @@ impl Daemon {
             self.process_gone(worker);
             self.children.remove(&worker);
         } else {
-            let (token, on_purpose) = (child.token, child.ending == Some(Why::Unneeded));
+            let (token, why) = (child.token, child.ending);
             self.children.remove(&worker);
             self.tokens.remove(&token);
-            let actions = if on_purpose {
+            let actions = if why == Some(Why::Unneeded) {
                 self.schedule.start_cancelled()
             } else {
-                self.schedule.worker_spawn_failed(&status.start_failure(pid, &last_lines))
+                let timeout = (why == Some(Why::Late)).then_some(self.config.worker_start_timeout);
+                self.schedule.worker_spawn_failed(&status.start_failure(pid, timeout, &last_lines))
             };
             self.perform(actions);
         }
@@ -234,7 +239,7 @@ async fn tend(shared: Shared, worker: WorkerId, pid: u32, pidfd: Rc<AsyncFd<Owne
     if pidfd.readable().await.is_err() {
         return;
     }
-    let status = exit::status(pidfd.get_ref());
+    let status = exit::status(pidfd.get_ref()).unwrap_or(Exit::Unknown);
     // What it started and left in its group ends with it. The process id is still taken, so the group is ours.
     exit::kill(pid, pidfd.get_ref());
     let ended = Instant::now();

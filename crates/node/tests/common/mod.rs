@@ -3,7 +3,7 @@
 #![allow(clippy::print_stdout, clippy::exit, clippy::disallowed_methods, clippy::zombie_processes)] // a stand-in does what tasks do
 
 use std::io::Write as _;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -160,6 +160,11 @@ impl Client {
         }
     }
 
+    /// Waits until the node closes the connection.
+    pub fn expect_end(&mut self) {
+        while self.line.receive::<FromDaemon>().is_some() {}
+    }
+
     pub fn request(&mut self, resources: Resources) -> u64 {
         self.requests += 1;
         self.send(&ToDaemon::RequestLease { request: self.requests, resources });
@@ -274,6 +279,25 @@ fn obey(node: &mut Client, name: &str, command: &str) -> String {
             std::io::stderr().write_all(rest.as_bytes()).expect("stderr");
             String::new()
         }
+        "pid" => std::process::id().to_string(),
+        "count" => {
+            let mut out = std::io::BufWriter::new(std::io::stdout());
+            for n in 0..rest.parse::<u64>().expect("a number") {
+                writeln!(out, "{n}").expect("stdout");
+            }
+            out.flush().expect("stdout");
+            String::new()
+        }
+        "child" => {
+            let mut sleep = std::process::Command::new("sleep");
+            sleep.arg("1000").spawn().expect("sleep").id().to_string()
+        }
+        "disconnect" => {
+            rustix::net::shutdown(&node.line.channel, rustix::net::Shutdown::Both).expect("a socket");
+            loop {
+                std::thread::sleep(Duration::from_secs(1000));
+            }
+        }
         "exit" => std::process::exit(rest.parse().expect("a code")),
         "hang" => loop {
             std::thread::sleep(Duration::from_secs(1000));
@@ -301,6 +325,38 @@ fn obey(node: &mut Client, name: &str, command: &str) -> String {
     }
 }
 
+/// Asks a node for memory over a connection that nobody else uses.
+#[derive(Debug)]
+pub struct OverSocket(std::sync::Mutex<Line>);
+
+impl OverSocket {
+    pub fn new(line: Line) -> Self {
+        Self(std::sync::Mutex::new(line))
+    }
+}
+
+impl heliostat_store::DaemonLink for OverSocket {
+    fn lease(
+        &self,
+        request: heliostat_store::LeaseRequest,
+    ) -> Result<heliostat_store::LeaseGrant, heliostat_store::LeaseError> {
+        let mut line = self.0.lock().expect("no test panicked with it");
+        line.send(&ToDaemon::StoreLease { request: 0, body: postcard::to_stdvec(&request).expect("plain data") });
+        loop {
+            match line.receive() {
+                Some(FromDaemon::StoreLeased { body, .. }) => return postcard::from_bytes(&body).expect("an answer"),
+                Some(_) => {}
+                None => panic!("the node is gone"),
+            }
+        }
+    }
+
+    fn free(&self, locators: &[heliostat_proto::Locator]) {
+        let line = self.0.lock().expect("no test panicked with it");
+        line.send(&ToDaemon::StoreFree { locators: locators.to_vec() });
+    }
+}
+
 /// Whether a process exists that runs (a zombie does not).
 pub fn runs(pid: u32) -> bool {
     heliostat_shm::process::Identity::of(pid).is_ok()
@@ -322,14 +378,4 @@ pub fn children() -> Vec<u32> {
         parent.is_some_and(|parent| parent == own.to_string())
     })
     .collect()
-}
-
-/// Descriptors that this process has open.
-pub fn open_fds() -> usize {
-    std::fs::read_dir("/proc/self/fd").expect("/proc").count()
-}
-
-/// Keeps the compiler from asking why a socket is held.
-pub fn hold(fd: &impl AsFd) -> bool {
-    rustix::io::fcntl_getfd(fd).is_ok()
 }

@@ -1,0 +1,178 @@
+//! Who gets in, and what a connection that does not follow the protocol can do: nothing.
+
+mod common;
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use common::{Client, Line, config, cpus, start};
+use heliostat_node::NodeHandle;
+use heliostat_proto::Failure;
+use heliostat_proto::message::{FromDaemon, PROTOCOL_VERSION, Role, ToDaemon};
+
+#[test]
+fn stand_in() {
+    common::stand_in();
+}
+
+fn socket(node: &NodeHandle) -> PathBuf {
+    PathBuf::from(node.address().strip_prefix("unix:").expect("a Unix socket"))
+}
+
+/// The refusal of a greeting.
+fn refusal(path: &Path, hello: &ToDaemon) -> Failure {
+    let mut line = Line::dial(path);
+    line.send(hello);
+    match line.receive() {
+        Some(FromDaemon::Refused(failure)) => {
+            assert_eq!(line.receive::<FromDaemon>(), None, "a refused connection is closed");
+            failure
+        }
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+/// What the node sends until it closes the connection.
+fn answer(path: &Path, bytes: &[u8]) -> Vec<u8> {
+    let mut stream = UnixStream::connect(path).unwrap();
+    // The node may close before it has read everything.
+    let _ = stream.write_all(bytes);
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    answer
+}
+
+#[test]
+fn drivers_may_also_come_through_the_socket() {
+    let temp = tempfile::tempdir().unwrap();
+    let node = start(config(temp.path(), 1.0));
+    let mut driver = Client::join(Line::dial(&socket(&node)), Role::Driver);
+    assert_eq!(driver.lease(cpus(1.0)).run("echo", "echo hi"), "hi");
+}
+
+#[test]
+fn another_version_is_refused_with_both_numbers() {
+    let temp = tempfile::tempdir().unwrap();
+    let node = start(config(temp.path(), 1.0));
+    let failure = refusal(&socket(&node), &ToDaemon::Hello { version: PROTOCOL_VERSION + 1, role: Role::Driver });
+    assert_eq!(failure.message, "this process speaks version 2 of the protocol, the node version 1");
+}
+
+#[test]
+fn a_token_that_was_not_given_is_refused() {
+    let temp = tempfile::tempdir().unwrap();
+    let node = start(config(temp.path(), 1.0));
+    let hello = ToDaemon::Hello { version: PROTOCOL_VERSION, role: Role::Worker { token: 42 } };
+    assert_eq!(refusal(&socket(&node), &hello).code, "AUTHENTICATION");
+}
+
+#[test]
+fn a_greeting_must_come_first_and_only_once() {
+    let temp = tempfile::tempdir().unwrap();
+    let node = start(config(temp.path(), 1.0));
+    assert_eq!(refusal(&socket(&node), &ToDaemon::Leave).code, "TRANSPORT");
+    let mut driver = Client::driver(&node);
+    driver.send(&ToDaemon::Hello { version: PROTOCOL_VERSION, role: Role::Driver });
+    driver.expect_end();
+}
+
+#[test]
+fn garbage_closes_only_its_own_connection() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut config = config(temp.path(), 1.0);
+    config.hello_timeout = Duration::from_millis(100);
+    let node = start(config);
+    let mut driver = Client::driver(&node);
+    let path = socket(&node);
+    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+    for length in 0..60 {
+        let bytes: Vec<u8> = (0..length * 7)
+            .map(|_| {
+                seed ^= seed << 13;
+                seed ^= seed >> 7;
+                seed ^= seed << 17;
+                seed as u8
+            })
+            .collect();
+        answer(&path, &bytes);
+    }
+    // A long frame is not waited for: neither a length beyond all limits nor one that never comes whole.
+    assert_eq!(answer(&path, &u32::MAX.to_le_bytes()), []);
+    assert_eq!(answer(&path, &[&1_000_000_u32.to_le_bytes()[..], &[0; 200_000]].concat()), []);
+    // Garbage after the greeting, in a connection that was admitted.
+    let mut hello = Vec::new();
+    heliostat_proto::frame::write(&mut hello, &ToDaemon::Hello { version: PROTOCOL_VERSION, role: Role::Driver })
+        .unwrap();
+    hello.extend_from_slice(&[5, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff]);
+    assert!(!answer(&path, &hello).is_empty(), "it was welcome first");
+    assert_eq!(driver.lease(cpus(1.0)).run("echo", "echo unharmed"), "unharmed");
+}
+
+#[test]
+fn a_message_with_a_body_that_is_none_ends_the_connection() {
+    let temp = tempfile::tempdir().unwrap();
+    let node = start(config(temp.path(), 1.0));
+    let mut driver = Client::driver(&node);
+    driver.send(&ToDaemon::StoreLease { request: 1, body: vec![0xff; 30] });
+    driver.expect_end();
+}
+
+#[test]
+fn descriptors_that_nobody_asked_for_end_the_connection() {
+    let temp = tempfile::tempdir().unwrap();
+    let node = start(config(temp.path(), 1.0));
+    let mut driver = Client::driver(&node);
+    let (read, _write) = rustix::pipe::pipe().unwrap();
+    driver.line.channel.send(&ToDaemon::State { request: 1 }, vec![read]).unwrap();
+    driver.expect_end();
+}
+
+#[test]
+fn a_connection_that_says_nothing_is_closed() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut config = config(temp.path(), 1.0);
+    config.hello_timeout = Duration::from_millis(50);
+    let node = start(config);
+    assert_eq!(answer(&socket(&node), &[]), []);
+}
+
+#[test]
+fn another_user_is_refused_even_with_access_to_the_socket() {
+    if !rustix::process::geteuid().is_root() {
+        return; // nobody else can be impersonated
+    }
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::process::CommandExt as _;
+    let temp = tempfile::tempdir().unwrap();
+    let node = start(config(temp.path(), 1.0));
+    let path = socket(&node);
+    let open = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    for dir in [temp.path(), node.session_dir().parent().unwrap(), node.session_dir()] {
+        open(dir, 0o755);
+    }
+    open(&path, 0o666);
+    let program = temp.path().join("intruder");
+    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    open(&program, 0o755);
+    let output = std::process::Command::new(&program)
+        .args(["--exact", "intruder", "--nocapture"])
+        .env("HELIOSTAT_INTRUDE", &path)
+        .current_dir("/")
+        .uid(65534)
+        .gid(65534)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("refused: AUTHENTICATION"), "{text}{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn intruder() {
+    if let Some(path) = std::env::var_os("HELIOSTAT_INTRUDE") {
+        let hello = ToDaemon::Hello { version: PROTOCOL_VERSION, role: Role::Driver };
+        let failure = refusal(Path::new(&path), &hello);
+        writeln!(std::io::stdout(), "refused: {}", failure.code).unwrap();
+    }
+}
