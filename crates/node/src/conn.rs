@@ -37,6 +37,8 @@ pub(crate) struct Conn {
     changed: Notify,
     /// Wakes those that hold output back.
     drained: Notify,
+    /// Output is held back no more, however much there is to read.
+    hurried: Cell<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -66,6 +68,7 @@ impl Conn {
             phase: Cell::new(Phase::Open),
             changed: Notify::new(),
             drained: Notify::new(),
+            hurried: Cell::new(false),
         }))
     }
 
@@ -102,9 +105,15 @@ impl Conn {
         }
     }
 
+    /// Lets output come as fast as it does: the node stops and cannot wait for slow readers.
+    pub(crate) fn hurry(&self) {
+        self.hurried.set(true);
+        self.drained.notify_waiters();
+    }
+
     /// Waits while the process has much to read already.
     pub(crate) async fn until_not_busy(&self) {
-        while self.phase.get() == Phase::Open && self.outbox.borrow().bytes > OUTBOX_BUSY {
+        while self.phase.get() == Phase::Open && !self.hurried.get() && self.outbox.borrow().bytes > OUTBOX_BUSY {
             self.drained.notified().await;
         }
     }

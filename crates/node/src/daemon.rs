@@ -2,7 +2,7 @@
 //! thread; nothing waits.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::rc::{Rc, Weak};
 use std::sync::mpsc::Sender;
@@ -98,7 +98,8 @@ impl Daemon {
     }
 
     pub(crate) fn perform(&mut self, actions: Vec<Action>) {
-        for action in actions {
+        let mut actions = VecDeque::from(actions);
+        while let Some(action) = actions.pop_front() {
             match action {
                 Action::Spawn { count } => (0..count).for_each(|_| self.order_worker()),
                 Action::BackOff { failures } => {
@@ -110,7 +111,7 @@ impl Daemon {
                     });
                 }
                 Action::Grant { client, request, lease, worker, pid } => {
-                    self.grant(client, request, lease, worker, pid);
+                    actions.extend(self.grant(client, request, lease, worker, pid));
                 }
                 Action::Refuse { client, request, failure } => {
                     self.send(client, FromDaemon::LeaseRefused { request, failure }, Vec::new());
@@ -126,19 +127,20 @@ impl Daemon {
         }
     }
 
-    fn grant(&mut self, client: WorkerId, request: u64, lease: u64, worker: WorkerId, pid: u32) {
+    /// Gives the worker to the client; what follows when that is not possible.
+    fn grant(&mut self, client: WorkerId, request: u64, lease: u64, worker: WorkerId, pid: u32) -> Vec<Action> {
         match self.introduce(client, worker) {
             Ok(fd) => {
                 self.assign(worker, client);
                 let connect = fd.is_some();
                 let granted = FromDaemon::LeaseGranted { request, lease, worker, pid, connect };
                 self.send(client, granted, fd.into_iter().collect());
+                Vec::new()
             }
             Err(error) => {
                 let failure = Failure::new("TRANSPORT", format!("cannot connect to worker pid={pid}: {error}"));
                 self.send(client, FromDaemon::LeaseRefused { request, failure }, Vec::new());
-                let actions = self.schedule.return_lease(client, lease);
-                self.perform(actions);
+                self.schedule.return_lease(client, lease)
             }
         }
     }

@@ -224,6 +224,9 @@ async fn stop(shared: &Shared, outcomes: &mut UnboundedReceiver<Outcome>, grace:
         end_all(How::Within(grace));
         let _ = tokio::time::timeout(grace, all_gone(shared, outcomes)).await;
     }
+    for process in shared.borrow().processes.values() {
+        process.conn.hurry();
+    }
     end_all(How::Now);
     let _ = tokio::time::timeout(KILLED_GRACE, all_gone(shared, outcomes)).await;
     let conns: Vec<_> = shared.borrow().processes.values().map(|process| Rc::clone(&process.conn)).collect();

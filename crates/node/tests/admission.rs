@@ -3,7 +3,9 @@
 mod common;
 
 use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -100,7 +102,7 @@ fn garbage_closes_only_its_own_connection() {
     }
     // A long frame is not waited for: neither a length beyond all limits nor one that never comes whole.
     assert_eq!(answer(&path, &u32::MAX.to_le_bytes()), []);
-    assert_eq!(answer(&path, &[&1_000_000_u32.to_le_bytes()[..], &[0; 200_000]].concat()), []);
+    assert_eq!(answer(&path, &[&1_000_000_u32.to_le_bytes()[..], &vec![0; 200_000]].concat()), []);
     // Garbage after the greeting, in a connection that was admitted.
     let mut hello = Vec::new();
     heliostat_proto::frame::write(&mut hello, &ToDaemon::Hello { version: PROTOCOL_VERSION, role: Role::Driver })
@@ -143,8 +145,7 @@ fn another_user_is_refused_even_with_access_to_the_socket() {
     if !rustix::process::geteuid().is_root() {
         return; // nobody else can be impersonated
     }
-    use std::os::unix::fs::PermissionsExt as _;
-    use std::os::unix::process::CommandExt as _;
+
     let temp = tempfile::tempdir().unwrap();
     let node = start(config(temp.path(), 1.0));
     let path = socket(&node);

@@ -38,8 +38,8 @@ fn a_killed_worker_breaks_its_lease_with_the_signal_and_its_last_lines() {
     let node = start(config(temp.path(), 1.0));
     let mut driver = Client::driver(&node);
     let mut worker = driver.lease(cpus(1.0));
-    let lines: String = (0..30).map(|n| format!("line {n}\n")).collect();
-    worker.run("train", &format!("complain {lines}and no line feed"));
+    let lines: Vec<String> = (0..30).map(|n| format!("line {n}")).collect();
+    worker.run("train", &format!("complain {}\nand no line feed", lines.join("\n")));
     kill(worker.pid);
     let failure = broken(&mut driver, worker.lease);
     assert_eq!(failure.code, "WORKER_CRASHED");
@@ -133,7 +133,7 @@ fn memory_of_a_process_that_is_gone_comes_back() {
         let link = common::OverSocket::new(other.line);
         let store = heliostat_store::StoreClient::attach(seat, std::sync::Arc::new(link)).unwrap();
         let id = heliostat_proto::TaskId::root(other.welcome.worker).object(1);
-        store.put(id, &[7; 300_000]).unwrap();
+        store.put(id, &vec![7; 300_000]).unwrap();
         assert!(used(&mut driver) >= before + 300_000);
     }
     until("the bytes come back", || used(&mut driver) == before);

@@ -161,10 +161,11 @@ fn output_stays_away_from_a_driver_that_does_not_want_it() {
     worker.run("quiet", "print hello\n");
     worker.run("quiet", "complain goodbye\n");
     worker.start("quiet", "exit 1");
-    driver.expect("the end", |message| match message {
-        FromDaemon::LeaseBroken { failure, .. } => Some(assert!(failure.message.ends_with("\n  goodbye"))),
+    let message = driver.expect("the end", |message| match message {
+        FromDaemon::LeaseBroken { failure, .. } => Some(failure.message.clone()),
         _ => None,
     });
+    assert!(message.ends_with("\n  goodbye"), "{message}");
     assert!(!driver.later.iter().any(|message| matches!(message, FromDaemon::Output { .. })));
 }
 
@@ -190,4 +191,16 @@ fn each_driver_sees_its_own_tasks() {
         let wrong = |message: &FromDaemon| matches!(message, FromDaemon::Output { name, .. } if name == "first" || name == "second");
         assert!(!driver.later.iter().any(wrong));
     }
+}
+
+#[test]
+fn a_node_stops_although_its_driver_reads_nothing() {
+    let temp = tempfile::tempdir().unwrap();
+    let node = start(config(temp.path(), 1.0));
+    let mut driver = Client::driver(&node);
+    let worker = driver.lease(cpus(1.0));
+    worker.start("flood", "count 2000000");
+    std::thread::sleep(Duration::from_millis(300));
+    node.stop(Duration::from_millis(100));
+    assert!(!common::runs(worker.pid) && !node.session_dir().exists());
 }
