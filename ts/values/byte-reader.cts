@@ -1,3 +1,4 @@
+import { Tag } from './format.cjs';
 import { MalformedHeader } from './refusal.cjs';
 
 const CHUNK = 12;
@@ -72,6 +73,14 @@ export class ByteReader {
     const bytes = this.bytes.subarray(this.position, this.position + length);
     this.position += length;
     return bytes;
+  }
+
+  /** A tagged string. */
+  text(): string {
+    const tag = this.byte();
+    if (tag === Tag.Latin1) return this.latin1();
+    if (tag === Tag.Utf16) return this.utf16();
+    throw new MalformedHeader('a string is missing');
   }
 
   latin1(): string {

@@ -3,7 +3,7 @@ import { FLAG_CODE, FLAG_MODULES } from './format.cjs';
 import './object-reader.cjs';
 import { ByteReader } from './byte-reader.cjs';
 import type { DecodeSource } from './reader.cjs';
-import { Reader, readPrefix } from './reader.cjs';
+import { loadImports, Reader, readPrefix } from './reader.cjs';
 import type { Finding } from './refusal.cjs';
 import { isStackOverflow, MalformedHeader, publicError, Refusal } from './refusal.cjs';
 import { Writer } from './writer.cjs';
@@ -76,9 +76,9 @@ export function prepare(header: Uint8Array): Promise<void> | undefined {
   if (header.length < 2 || ((header[1] as number) & FLAG_MODULES) === 0) return undefined;
   try {
     const reader = new ByteReader(header);
-    readPrefix(reader);
-    const { importModules } = require('./functions/function-reader.cjs') as typeof import('./functions/function-reader.cjs');
-    return importModules(reader)?.catch((error: unknown) => {
+    reader.position = readPrefix(reader).tables;
+    const { importModules, readModules } = loadImports();
+    return importModules(readModules(reader))?.catch((error: unknown) => {
       throw publicError(error, '$');
     });
   } catch (error) {

@@ -66,10 +66,13 @@ export function writeObject(out: Writer, value: object): void {
     out.path.at(Step.Label, 'prototype');
     if (prototype !== null) out.functions.writePrototype(prototype);
     else out.byte(Tag.Null);
+    if (privates !== undefined) out.value(privates.maker);
     out.path.depth--;
     // The prototype may hold the instance: then its record stands there already.
-    if (!out.backReference(value)) writeKind(out, value, kind, extras.length === 0);
-    privates?.();
+    if (!out.backReference(value)) {
+      writeKind(out, value, kind, extras.length === 0);
+      if (privates !== undefined) out.functions.writePrivateFields(value, privates);
+    }
   } else {
     writeKind(out, value, kind, extras.length === 0);
   }
@@ -183,11 +186,16 @@ export function writeProperties(out: Writer, value: object, keys: readonly (stri
         (property.set ? PROPERTY_SETTER : 0),
     );
     out.value(key);
-    if (property.get) out.value(property.get);
-    if (property.set) out.value(property.set);
-    if (!property.get && !property.set) out.value(property.value);
+    if (property.get) held(out, value, property.get);
+    if (property.set) held(out, value, property.set);
+    if (!property.get && !property.set) held(out, value, property.value);
   }
   out.path.depth--;
+}
+
+function held(out: Writer, holder: object, value: unknown): void {
+  if (typeof value === 'function') out.holder = holder;
+  out.slot(value);
 }
 
 /** The record of a kind; takes the identity. A plain object's properties are all extras, or all ordinary. */

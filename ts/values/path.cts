@@ -31,6 +31,7 @@ const MOST_STEPS = 40;
 export class Path {
   root: string;
   depth = 0;
+  private base = 0;
   private readonly steps: Step[] = [];
   private readonly keys: unknown[] = [];
   private readonly indices: number[] = [];
@@ -51,13 +52,27 @@ export class Path {
   clear(): void {
     this.keys.length = 0;
     this.depth = 0;
+    this.base = 0;
+  }
+
+  /** Starts a path of its own above the current one; gives what {@link Path.restore} takes back. */
+  rebase(root: string): { root: string; base: number } {
+    const outer = { root: this.root, base: this.base };
+    this.root = root;
+    this.base = this.depth;
+    return outer;
+  }
+
+  restore(outer: { root: string; base: number }): void {
+    this.root = outer.root;
+    this.base = outer.base;
   }
 
   /** `$.a[3].b`; a captured variable is `task → name`. */
   toString(): string {
     let text = this.root;
-    const first = Math.max(0, this.depth - MOST_STEPS);
-    if (first > 0) text += ` … (${first} levels)`;
+    const first = Math.max(this.base, this.depth - MOST_STEPS);
+    if (first > this.base) text += ` … (${first - this.base} levels)`;
     for (let i = first; i < this.depth; i++) {
       const key = this.keys[i];
       const index = this.indices[i] as number;

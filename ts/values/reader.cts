@@ -55,13 +55,14 @@ export class Reader extends ByteReader {
     this.end = tables === 0 ? this.bytes.length : tables;
     if (tables !== 0) {
       this.position = tables;
+      const modules = (flags & FLAG_MODULES) !== 0 ? loadImports().readModules(this) : [];
       this.buffers = readBuffers(this, source);
       if ((flags & FLAG_CODE) !== 0) {
         // Loaded at the first function, as in the writer.
-        const loaded =
-          require('./functions/function-reader.cjs') as typeof import('./functions/function-reader.cjs');
-        this.functionReader = new loaded.FunctionReader(this, (flags & FLAG_MODULES) !== 0);
+        const loaded = require('./functions/function-reader.cjs') as typeof import('./functions/function-reader.cjs');
+        this.functionReader = new loaded.FunctionReader(this, modules);
       }
+      if (this.position !== this.bytes.length) throw new MalformedHeader('bytes are left over');
       this.position = PREFIX_LENGTH;
     }
   }
@@ -89,14 +90,6 @@ export class Reader extends ByteReader {
     const read = readers[tag];
     if (read === undefined) throw new MalformedHeader(`tag ${tag} is unknown`);
     return read(this);
-  }
-
-  /** A value that must be a string. */
-  text(): string {
-    const tag = this.byte();
-    if (tag === Tag.Latin1) return this.latin1();
-    if (tag === Tag.Utf16) return this.utf16();
-    throw new MalformedHeader('a string is missing');
   }
 
   /** A value that must be an object or a function. */
@@ -237,6 +230,11 @@ export class Reader extends ByteReader {
     if (this.buffers === undefined) throw new MalformedHeader('its buffers are missing');
     return this.buffers.whole(this.varint());
   }
+}
+
+/** The part that imports modules, loaded when a header needs it. */
+export function loadImports(): typeof import('./functions/imports.cjs') {
+  return require('./functions/imports.cjs') as typeof import('./functions/imports.cjs');
 }
 
 function areFree(keys: readonly string[], prototype: object | null): boolean {

@@ -23,6 +23,8 @@ export class Writer extends ByteWriter {
   flags = 0;
   /** Given when every refusal is wanted, not the first alone. */
   findings: Finding[] | undefined;
+  /** The object whose property is written next, when that is a function: its home, and a sign of shared scope. */
+  holder: object | undefined;
   /** Whether a call is using this writer. */
   busy = false;
   /** Identities whose objects the reader cannot have made yet. */
@@ -51,8 +53,9 @@ export class Writer extends ByteWriter {
     this.functionWriter?.flush();
     if (this.buffers.isEmpty && this.functionWriter === undefined) return [];
     const start = this.position;
+    this.functionWriter?.writeModules();
     const outOfBand = this.buffers.write(this);
-    this.functionWriter?.writeTables();
+    this.functionWriter?.writeCode();
     this.bytes[1] = this.flags;
     this.patchUint32(2, start);
     return outOfBand;
@@ -60,6 +63,7 @@ export class Writer extends ByteWriter {
 
   /** Drops everything that belonged to the message. */
   end(): void {
+    this.functionWriter?.end();
     this.path.clear();
     this.buffers.clear();
     this.ids.clear();
@@ -69,6 +73,7 @@ export class Writer extends ByteWriter {
     this.stack.length = 0;
     this.top = 0;
     this.flags = 0;
+    this.holder = undefined;
     this.functionWriter = undefined;
     this.findings = undefined;
     this.shrink();
@@ -83,6 +88,11 @@ export class Writer extends ByteWriter {
       this.functionWriter = new loaded.FunctionWriter(this);
     }
     return this.functionWriter;
+  }
+
+  /** Takes another function writer than its own. */
+  useFunctions(functionWriter: FunctionWriter): void {
+    this.functionWriter = functionWriter;
   }
 
   /** Writes what the functions met so far owe, so that they are complete when the reader gets here. */
@@ -158,9 +168,17 @@ export class Writer extends ByteWriter {
   }
 
   private callableOrSymbol(value: symbol | CallableFunction): void {
-    if (this.backReference(value)) return;
-    if (typeof value === 'symbol') this.symbol(value);
-    else this.functions.write(value);
+    if (this.backReference(value)) {
+      this.holder = undefined;
+      return;
+    }
+    if (typeof value === 'symbol') {
+      this.symbol(value);
+      return;
+    }
+    const { holder } = this;
+    this.holder = undefined;
+    this.functions.write(value, holder);
   }
 
   private symbol(value: symbol): void {
@@ -261,7 +279,7 @@ export class Writer extends ByteWriter {
     }
     this.top = base + length;
     this.register(value);
-    this.properties(keys, base);
+    this.properties(value, keys, base);
     this.top = base;
   }
 
@@ -271,11 +289,11 @@ export class Writer extends ByteWriter {
     for (let i = 0; i < keys.length; i++) this.stack[base + i] = value[keys[i] as string];
     this.top = base + keys.length;
     this.register(value);
-    this.properties(keys, base);
+    this.properties(value, keys, base);
     this.top = base;
   }
 
-  private properties(keys: readonly string[], base: number): void {
+  private properties(value: object, keys: readonly string[], base: number): void {
     const length = keys.length;
     const shape = this.shapes.find(keys);
     const path = this.path;
@@ -295,7 +313,9 @@ export class Writer extends ByteWriter {
       const key = keys[i] as string;
       if (shape === undefined) this.string(key, Tag.Latin1);
       path.at(Step.Property, key);
-      this.value(this.stack[base + i]);
+      const held = this.stack[base + i];
+      if (typeof held === 'function') this.holder = value;
+      this.value(held);
     }
     path.depth--;
   }
@@ -331,7 +351,9 @@ export class Writer extends ByteWriter {
     path.depth++;
     for (let i = 0; i < length; i++) {
       path.at(Step.Index, undefined, i);
-      this.value(value[i]);
+      const element = value[i];
+      if (typeof element === 'function') this.holder = value;
+      this.value(element);
     }
     path.depth--;
   }

@@ -1,0 +1,99 @@
+/** Values that are found again by a name: of the runtime, of installed packages, and of this package. */
+import { types } from 'node:util';
+import { hooks } from '../hooks.cjs';
+import type { BuiltinPath } from './builtins.cjs';
+import { builtinPath, isNative } from './builtins.cjs';
+import type { Capture } from './capture.cjs';
+import { guard, importerDirectory } from './compile.cjs';
+import { fileOf, ImportKind, importedFile, requiredExport } from './packages.cjs';
+import type { ImportedModule } from './packages.cjs';
+
+/** Where a value is found. */
+export type Name =
+  | { readonly how: 'self'; readonly name: string }
+  | { readonly how: 'builtin'; readonly path: BuiltinPath }
+  | { readonly how: 'require'; readonly directory: string }
+  | { readonly how: 'import'; readonly module: ImportedModule; readonly name: string };
+
+/** First key of the paths of what a revived function's wrapper binds. */
+export const OWN_PREFIX = 'heliostat';
+
+export class NamedValues {
+  private readonly capture: Capture;
+  private self: Map<unknown, string> | undefined;
+
+  constructor(capture: Capture) {
+    this.capture = capture;
+  }
+
+  /** The name of a value; undefined when it has none and goes by value. */
+  find(value: object): Name | undefined {
+    const own = this.ownExports().get(value);
+    if (own !== undefined) return { how: 'self', name: own };
+    if (typeof value === 'function') return this.findFunction(value as CallableFunction);
+    if (value === guard) return { how: 'builtin', path: [OWN_PREFIX, 'guard'] };
+    if (this.isOwnNamespace(value)) return { how: 'self', name: '*' };
+    const path = builtinPath(value);
+    if (path !== undefined) return { how: 'builtin', path };
+    const file = this.capture.requiredFile(value);
+    const module = file === undefined ? undefined : importedFile(file, ImportKind.RequiredFile);
+    return module === undefined ? undefined : { how: 'import', module, name: '*' };
+  }
+
+  private findFunction(value: CallableFunction): Name | undefined {
+    if (isNative(value)) {
+      const path = builtinPath(value);
+      return path === undefined ? undefined : { how: 'builtin', path };
+    }
+    const directory = importerDirectory(value);
+    if (directory !== undefined) return { how: 'builtin', path: [OWN_PREFIX, 'import', directory] };
+    const script = this.capture.scriptOf(value);
+    if (script === undefined) return undefined;
+    if (script.url.startsWith('node:')) {
+      const paths = (value as NodeJS.Require).resolve?.paths?.('x');
+      if (paths !== undefined && (value as NodeJS.Require).cache === require.cache) {
+        return { how: 'require', directory: (paths?.[0] ?? '').replace(/\/node_modules$/, '') };
+      }
+      const path = builtinPath(value);
+      return path === undefined ? undefined : { how: 'builtin', path };
+    }
+    const file = fileOf(script.url);
+    if (file === undefined || !file.includes('/node_modules/')) return undefined;
+    return this.findExport(value, file);
+  }
+
+  /** A function of a package that is one of the exports of its file. */
+  private findExport(value: CallableFunction, file: string): Name | undefined {
+    const required = requiredExport(file, value);
+    if (required !== undefined) {
+      const module = importedFile(file, ImportKind.RequiredFile);
+      return module && { how: 'import', module, name: required };
+    }
+    const exported = this.capture.exportOf(value);
+    const module = exported === undefined ? undefined : importedFile(file, ImportKind.ImportedFile);
+    return module && { how: 'import', module, name: exported as string };
+  }
+
+  private ownExports(): Map<unknown, string> {
+    if (this.self !== undefined) return this.self;
+    const exports = hooks().resolveSelf() as object;
+    this.self = new Map<unknown, string>([[exports, '*']]);
+    for (const name of Object.getOwnPropertyNames(exports)) {
+      const value: unknown = (exports as Record<string, unknown>)[name];
+      if ((typeof value === 'object' && value !== null) || typeof value === 'function') {
+        if (!this.self.has(value)) this.self.set(value, name);
+      }
+    }
+    return this.self;
+  }
+
+  /** The package's ES module shows the same values as its CommonJS exports. */
+  private isOwnNamespace(value: object): boolean {
+    if (!types.isModuleNamespaceObject(value)) return false;
+    const exports = hooks().resolveSelf() as Record<string, unknown>;
+    const names = Object.keys(value).filter((name) => name !== 'default' && name !== 'module.exports');
+    return (
+      names.length > 0 && names.every((name) => (value as unknown as Record<string, unknown>)[name] === exports[name])
+    );
+  }
+}
