@@ -18,7 +18,9 @@ use crate::memfd::{Memfd, PAGE};
 
 /// Mapping a memory file failed.
 #[derive(Debug, thiserror::Error)]
-#[error("mapping {length} bytes of shared memory failed ({source}): is the address space or its limit (ulimit -v) used up?")]
+#[error(
+    "mapping {length} bytes of shared memory failed ({source}): is the address space or its limit (ulimit -v) used up?"
+)]
 pub struct MapError {
     /// Length of the mapping in bytes.
     pub length: u64,

@@ -17,6 +17,16 @@ pub enum Limit {
     Unknown,
 }
 
+impl std::fmt::Display for Limit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::System => f.write_str("MemAvailable"),
+            Self::Group(path) => write!(f, "the limit of control group {}", path.display()),
+            Self::Unknown => f.write_str("no limit known"),
+        }
+    }
+}
+
 /// Memory that may still be taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Headroom {
@@ -175,41 +185,50 @@ mod tests {
 
     #[test]
     fn the_tightest_ancestor_counts_in_version_2() {
-        let tree = Tree::new("v2", &[
-            ("proc/meminfo", "MemTotal: 100 kB\nMemAvailable:  9000 kB\n"),
-            ("proc/self/cgroup", "0::/a/b\n"),
-            ("proc/self/mountinfo", "29 23 0:26 / /cg rw - cgroup2 cgroup2 rw\n"),
-            ("cg/a/memory.max", "3000000\n"),
-            ("cg/a/memory.current", "2000000\n"),
-            ("cg/a/memory.stat", "anon 5\ninactive_file 100000\nactive_file 20000\nslab_reclaimable 1\n"),
-            ("cg/a/b/memory.max", "max\n"),
-            ("cg/a/b/memory.current", "2000000\n"),
-        ]);
+        let tree = Tree::new(
+            "v2",
+            &[
+                ("proc/meminfo", "MemTotal: 100 kB\nMemAvailable:  9000 kB\n"),
+                ("proc/self/cgroup", "0::/a/b\n"),
+                ("proc/self/mountinfo", "29 23 0:26 / /cg rw - cgroup2 cgroup2 rw\n"),
+                ("cg/a/memory.max", "3000000\n"),
+                ("cg/a/memory.current", "2000000\n"),
+                ("cg/a/memory.stat", "anon 5\ninactive_file 100000\nactive_file 20000\nslab_reclaimable 1\n"),
+                ("cg/a/b/memory.max", "max\n"),
+                ("cg/a/b/memory.current", "2000000\n"),
+            ],
+        );
         let expected = Limit::Group(tree.0.join("cg/a"));
         assert_eq!(tree.headroom(), Headroom { bytes: 1_110_001, limit: expected });
     }
 
     #[test]
     fn a_container_that_sees_a_subtree_is_understood_in_version_1() {
-        let tree = Tree::new("v1", &[
-            ("proc/meminfo", "MemAvailable: 9000 kB\n"),
-            ("proc/self/cgroup", "5:cpu:/x\n4:memory:/docker/abc/inner\n"),
-            ("proc/self/mountinfo", "30 23 0:27 /docker/abc /cg/memory ro - cgroup cgroup rw,memory\n"),
-            ("cg/memory/inner/memory.limit_in_bytes", "700000\n"),
-            ("cg/memory/inner/memory.usage_in_bytes", "690000\n"),
-            ("cg/memory/inner/memory.stat", "inactive_file 1\ntotal_inactive_file 5000\n"),
-        ]);
+        let tree = Tree::new(
+            "v1",
+            &[
+                ("proc/meminfo", "MemAvailable: 9000 kB\n"),
+                ("proc/self/cgroup", "5:cpu:/x\n4:memory:/docker/abc/inner\n"),
+                ("proc/self/mountinfo", "30 23 0:27 /docker/abc /cg/memory ro - cgroup cgroup rw,memory\n"),
+                ("cg/memory/inner/memory.limit_in_bytes", "700000\n"),
+                ("cg/memory/inner/memory.usage_in_bytes", "690000\n"),
+                ("cg/memory/inner/memory.stat", "inactive_file 1\ntotal_inactive_file 5000\n"),
+            ],
+        );
         assert_eq!(tree.headroom().bytes, 15_000);
     }
 
     #[test]
     fn use_above_the_limit_leaves_nothing_and_no_files_mean_no_limit() {
-        let tree = Tree::new("over", &[
-            ("proc/self/cgroup", "0::/\n"),
-            ("proc/self/mountinfo", "29 23 0:26 / /cg rw - cgroup2 cgroup2 rw\n"),
-            ("cg/memory.max", "10\n"),
-            ("cg/memory.current", "20\n"),
-        ]);
+        let tree = Tree::new(
+            "over",
+            &[
+                ("proc/self/cgroup", "0::/\n"),
+                ("proc/self/mountinfo", "29 23 0:26 / /cg rw - cgroup2 cgroup2 rw\n"),
+                ("cg/memory.max", "10\n"),
+                ("cg/memory.current", "20\n"),
+            ],
+        );
         assert_eq!(tree.headroom().bytes, 0);
         let empty = Tree::new("empty", &[("proc/nothing", "")]);
         assert_eq!(empty.headroom(), Headroom { bytes: u64::MAX, limit: Limit::Unknown });

@@ -51,7 +51,10 @@ fn run_alone(name: &str) -> (Option<i32>, String) {
         .args(["--exact", name, "--ignored", "--nocapture", "--test-threads=1"])
         .output()
         .unwrap();
-    (output.status.signal(), String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr))
+    (
+        output.status.signal(),
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr),
+    )
 }
 
 #[test]

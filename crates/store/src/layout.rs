@@ -15,6 +15,11 @@ pub const MAX_PROBE: u64 = 1024;
 /// Seats are numbered from 1 to this; 0 stands for nobody.
 pub const MAX_SEAT: u32 = (1 << 24) - 1;
 
+/// Slots of a new table; it grows by doubling, up to the number in the header.
+pub(crate) const FIRST_SLOTS: u64 = 1 << 14;
+/// How far from its home a slot is looked for before the table shall grow instead.
+pub(crate) const SHORT_PROBE: u64 = 16;
+
 /// Bytes of a slot of the object table.
 pub(crate) const SLOT: u64 = 64;
 
@@ -30,10 +35,24 @@ pub(crate) mod header {
     pub(crate) const SLOTS: u64 = 24;
     pub(crate) const HOLDS: u64 = 32;
     pub(crate) const LANES: u64 = 40;
+    pub(crate) const ACTIVE: u64 = 48;
+    pub(crate) const RESERVE: u64 = 56;
 }
 
-/// Byte offset of the hold words in a client's pages; before them are the high-water mark, the fence and the lanes.
+/// Byte offset of the marks in a client's pages; before them are the high-water mark, the fence and the lanes.
+pub(crate) const MARKS_AT: u64 = 2048;
+/// Blocks of hold words that have a mark, at most.
+pub(crate) const MARKS: u32 = 8 * (HOLDS_AT - MARKS_AT) as u32;
+/// Byte offset of the hold words in a client's pages.
 pub(crate) const HOLDS_AT: u64 = PAGE;
+/// Hold words that a new client has memory for; it reserves more, by doubling, when it needs them.
+pub(crate) const FIRST_HOLDS: u32 = ((60 << 10) / 8) as u32;
+
+/// How many hold words share a mark, if there are so many of them.
+pub(crate) const fn block(holds: u32) -> u32 {
+    let even = holds.div_ceil(MARKS).next_power_of_two();
+    if even < 64 { 64 } else { even }
+}
 
 /// Bytes that an object of `length` bytes takes.
 pub(crate) fn footprint(length: u64, whole_pages: bool) -> Option<u64> {

@@ -47,10 +47,13 @@ mod config;
 mod daemon;
 mod layout;
 mod link;
+#[cfg(all(test, loom))]
+mod model;
 mod pages;
 mod protocol;
 mod seat;
 mod table;
+mod word;
 
 pub use client::{
     AttachError, CreateError, Draft, ExposeError, Layout, Pin, PinError, PutError, SealError, StoreClient,

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use heliostat_proto::Locator;
+use heliostat_shm::memfd::ReserveError;
 use serde::{Deserialize, Serialize};
 
 use crate::daemon::StoreDaemon;
@@ -26,16 +27,21 @@ pub enum LeaseRequest {
         /// Bytes wanted; rounded up to whole pages.
         bytes: u64,
     },
+    /// A larger object table: its short searches for a free slot found none.
+    Table {
+        /// How many slots the client saw in use.
+        active: u64,
+    },
 }
 
-/// Memory that was granted: its pages are reserved.
+/// Memory that was granted: its pages are reserved. For a table, its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseGrant {
     /// First byte within the segment.
     pub offset: u64,
     /// Length in bytes.
     pub bytes: u64,
-    /// For small leases, the epoch that the lease word now carries; 0 for extents.
+    /// For small leases, the epoch that the lease word now carries; otherwise 0.
     pub epoch: u16,
 }
 
@@ -86,6 +92,24 @@ pub enum LeaseError {
         /// How the link ended.
         reason: String,
     },
+}
+
+impl LeaseError {
+    pub(crate) fn no_memory(reserve: u64, error: &ReserveError) -> Self {
+        match error {
+            ReserveError::Headroom { length, headroom, .. } => Self::NoMemory {
+                requested: *length,
+                headroom: headroom.bytes,
+                reserve,
+                limit: headroom.limit.to_string(),
+            },
+            // The kernel refused although the figures looked well.
+            ReserveError::NoMemory { length, .. } | ReserveError::System { length, .. } => {
+                Self::NoMemory { requested: *length, headroom: 0, reserve, limit: error.to_string() }
+            }
+            _ => Self::NoMemory { requested: 0, headroom: 0, reserve, limit: error.to_string() },
+        }
+    }
 }
 
 /// What the client needs from the daemon.

@@ -3,19 +3,35 @@
 //! An object lies at its home slot (a hash of its id) or after it. Slots are claimed by compare-and-swap and freed by
 //! the daemon at any time, so there are no tombstones: each slot keeps, in a word of its own, how far from it objects
 //! whose home it is were ever put, and a search looks no farther.
+//!
+//! The table begins small and doubles: objects stay where they are, and each id has one home in every region that was
+//! added. The daemon reserves a region's memory before it says in the header that the region is in use, and nobody
+//! touches a slot before that.
 
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::Ordering;
 
 use heliostat_proto::{Locator, ObjectId};
-use heliostat_shm::map::{MapError, WordMap};
+use heliostat_shm::map::{MapError, ReadMap, WordMap};
 use heliostat_shm::memfd::Memfd;
 
-use crate::layout::{MAX_PROBE, Phase, SLOT, State};
+use crate::layout::{FIRST_SLOTS, MAX_PROBE, Phase, SLOT, State, header};
+use crate::protocol::{self, Word};
+use crate::word::Shared;
 
 #[derive(Debug)]
 pub(crate) struct Table {
     map: WordMap,
+    header: ReadMap,
     slots: u64,
+}
+
+/// A part of the table that was added at once.
+#[derive(Debug, Clone, Copy)]
+struct Region<'a> {
+    map: &'a WordMap,
+    start: u64,
+    /// A power of two.
+    size: u64,
 }
 
 /// One slot, known to lie inside the table.
@@ -37,72 +53,109 @@ pub(crate) struct Record {
 }
 
 impl Table {
-    /// Maps the table; `slots` must be a power of two up to 2^32 and fit the file.
-    pub(crate) fn new(memfd: &Memfd, slots: u64) -> Result<Self, MapError> {
+    /// Maps the table; `slots` must be a power of two up to 2^32 and fit the file. How many of them are in use stands
+    /// in the header.
+    pub(crate) fn new(memfd: &Memfd, header: ReadMap, slots: u64) -> Result<Self, MapError> {
         if !slots.is_power_of_two() || slots > 1 << 32 || memfd.size() < slots * SLOT {
             return Err(MapError { length: memfd.size(), source: std::io::ErrorKind::InvalidInput.into() });
         }
-        Ok(Self { map: WordMap::new(memfd)?, slots })
+        Ok(Self { map: WordMap::new(memfd)?, header, slots })
+    }
+
+    /// How many slots are in use now: all memory of the table that may be touched.
+    #[inline]
+    pub(crate) fn active(&self) -> u64 {
+        let active = self.header.load(header::ACTIVE, Ordering::Acquire).unwrap_or(0);
+        active.min(self.slots)
     }
 
     /// A slot by its number; `None` if there is no such one.
     #[inline]
     pub(crate) fn slot(&self, index: u32) -> Option<Slot<'_>> {
-        (u64::from(index) < self.slots).then_some(Slot { map: &self.map, index })
+        (u64::from(index) < self.active()).then_some(Slot { map: &self.map, index })
     }
 
-    /// The slots at which an object may lie, in order of preference.
-    fn probe(&self, home: u64, count: u64) -> impl Iterator<Item = Slot<'_>> {
-        (0..count.min(self.slots)).map(move |step| {
-            let index = (home + step) & (self.slots - 1);
-            Slot { map: &self.map, index: index as u32 }
+    /// The slots on pages that were ever touched.
+    pub(crate) fn touched(&self, file: &Memfd) -> std::io::Result<Vec<Slot<'_>>> {
+        let (mut slots, mut from) = (Vec::new(), 0);
+        while let Some(range) = file.next_touched(from)? {
+            from = range.end;
+            slots.extend((range.start / SLOT..range.end / SLOT).filter_map(|index| self.slot(index as u32)));
+        }
+        Ok(slots)
+    }
+
+    /// The regions of the table as it is now, the newest first: each is as large as all before it.
+    fn regions(&self) -> impl Iterator<Item = Region<'_>> {
+        let mut end = self.active();
+        std::iter::from_fn(move || {
+            let start = if end > FIRST_SLOTS { end / 2 } else { 0 };
+            let region = Region { map: &self.map, start, size: end - start };
+            end = start;
+            (region.size > 0).then_some(region)
         })
     }
 
-    fn home(&self, id: &ObjectId) -> u64 {
-        hash(id) & (self.slots - 1)
-    }
-
-    /// Claims a free slot for `seat`. `before` is told each candidate and its generation just before the attempt.
-    pub(crate) fn claim(&self, id: &ObjectId, seat: u32, mut before: impl FnMut(u32, u32)) -> Option<(Slot<'_>, State)> {
-        let home = self.home(id);
-        for (step, slot) in self.probe(home, MAX_PROBE).enumerate() {
-            let Some(free) = slot.load(Ordering::Relaxed).filter(|state| state.phase == Phase::Free) else { continue };
-            let claimed = State { generation: free.next_generation(), seat, phase: Phase::Claimed };
-            before(slot.index, claimed.generation);
-            // Acquire: what the former object's readers and the daemon did comes before what we write.
-            if slot.state().compare_exchange(free.pack(), claimed.pack(), Ordering::AcqRel, Ordering::Relaxed).is_err() {
-                continue;
+    /// Claims a free slot for `seat` within `limit` slots from its home in one of the regions. `before` is told each
+    /// candidate and its generation just before the attempt.
+    pub(crate) fn claim(
+        &self,
+        id: &ObjectId,
+        seat: u32,
+        limit: u64,
+        mut before: impl FnMut(u32, u32),
+    ) -> Option<(Slot<'_>, State)> {
+        let hash = hash(id);
+        for region in self.regions() {
+            for (step, slot) in region.probe(hash, limit.min(MAX_PROBE)).enumerate() {
+                let note = |generation| before(slot.index, generation);
+                let Some(claimed) = protocol::claim(&slot.state(), seat, note) else { continue };
+                let reach = region.reach(hash);
+                // Before the object is sealed, so that whoever can see it looks far enough.
+                if reach.load(Ordering::Relaxed) < step as u64 {
+                    reach.raise(step as u64);
+                }
+                return Some((slot, claimed));
             }
-            let hint = Slot { map: &self.map, index: home as u32 }.word(7);
-            // Before the object is sealed, so that whoever can see it looks far enough.
-            if hint.load(Ordering::Relaxed) < step as u64 {
-                hint.fetch_max(step as u64, Ordering::Release);
-            }
-            return Some((slot, claimed));
         }
         None
     }
 
     /// A sealed object with this id. If several attempts made it, any one of them.
     pub(crate) fn lookup(&self, id: &ObjectId) -> Option<Locator> {
-        let home = self.home(id);
-        let reach = Slot { map: &self.map, index: home as u32 }.word(7).load(Ordering::Acquire);
-        self.probe(home, reach.min(MAX_PROBE - 1) + 1).find_map(|slot| {
-            let (state, record) = slot.read_consistent()?;
-            (state.phase == Phase::Sealed && record.id == *id).then(|| slot.locator(state, &record))
+        let hash = hash(id);
+        self.regions().find_map(|region| {
+            let reach = region.reach(hash).load(Ordering::Acquire).min(MAX_PROBE - 1);
+            region.probe(hash, reach + 1).find_map(|slot| {
+                let (state, record) = slot.read_consistent()?;
+                (state.phase == Phase::Sealed && record.id == *id).then(|| slot.locator(state, &record))
+            })
         })
+    }
+}
+
+impl<'a> Region<'a> {
+    /// The slots at which an object may lie, in order of preference.
+    fn probe(&self, hash: u64, count: u64) -> impl Iterator<Item = Slot<'a>> + use<'a> {
+        let Region { map, start, size } = *self;
+        (0..count.min(size)).map(move |step| Slot { map, index: (start + (hash + step & size - 1)) as u32 })
+    }
+
+    /// How far from its home any object of this home lies.
+    fn reach(&self, hash: u64) -> Shared<'a> {
+        Slot { map: self.map, index: (self.start + (hash & self.size - 1)) as u32 }.word(7)
     }
 }
 
 impl<'a> Slot<'a> {
     #[inline]
-    fn word(&self, number: u64) -> &'a AtomicU64 {
-        self.map.word(u64::from(self.index) * SLOT + number * 8).expect("slots are checked to lie inside the table")
+    fn word(&self, number: u64) -> Shared<'a> {
+        let word = self.map.word(u64::from(self.index) * SLOT + number * 8);
+        Shared(word.expect("slots are checked to lie inside the table"))
     }
 
     #[inline]
-    pub(crate) fn state(&self) -> &'a AtomicU64 {
+    pub(crate) fn state(&self) -> Shared<'a> {
         self.word(0)
     }
 
@@ -150,11 +203,7 @@ impl<'a> Slot<'a> {
 
     /// Reads a record that belongs to the state given with it; `None` if the slot changed meanwhile.
     pub(crate) fn read_consistent(&self) -> Option<(State, Record)> {
-        let before = self.state().load(Ordering::Acquire);
-        let state = State::unpack(before).filter(|state| state.phase != Phase::Free)?;
-        let record = self.read();
-        fence(Ordering::Acquire); // the record's words before the second look at the state
-        (self.state().load(Ordering::Relaxed) == before).then_some((state, record))
+        protocol::read_consistent(&self.state(), || self.read())
     }
 
     pub(crate) fn locator(&self, state: State, record: &Record) -> Locator {
@@ -188,7 +237,16 @@ mod tests {
     use super::*;
 
     fn table(slots: u64) -> Table {
-        Table::new(&Memfd::create("test", slots * SLOT).unwrap(), slots).unwrap()
+        growing(slots, slots).0
+    }
+
+    /// A table and the header to say in how many of its slots are in use.
+    fn growing(slots: u64, active: u64) -> (Table, WordMap) {
+        let header = Memfd::create("test", 4096).unwrap();
+        let words = WordMap::new(&header).unwrap();
+        words.word(header::ACTIVE).unwrap().store(active, Ordering::Relaxed);
+        let file = Memfd::create("test", slots * SLOT).unwrap();
+        (Table::new(&file, ReadMap::new(&header).unwrap(), slots).unwrap(), words)
     }
 
     fn id(index: u32) -> ObjectId {
@@ -196,10 +254,10 @@ mod tests {
     }
 
     fn insert(table: &Table, id: ObjectId) -> Option<Locator> {
-        let (slot, state) = table.claim(&id, 1, |_, _| {})?;
+        let (slot, state) = table.claim(&id, 1, MAX_PROBE, |_, _| {})?;
         slot.write(&Record { id, owner: 1, whole_pages: false, offset: u64::from(id.index()) * 64, length: 5 });
         assert_eq!(table.lookup(&id), None, "unsealed");
-        assert!(crate::protocol::advance(slot.state(), state, Phase::Sealed));
+        assert!(crate::protocol::advance(&slot.state(), state, Phase::Sealed));
         table.lookup(&id)
     }
 
@@ -245,6 +303,26 @@ mod tests {
     fn slots_outside_are_refused() {
         let table = table(64);
         assert!(table.slot(63).is_some() && table.slot(64).is_none() && table.slot(u32::MAX).is_none());
-        assert!(Table::new(&Memfd::create("test", 64).unwrap(), 2).is_err());
+        let header = ReadMap::new(&Memfd::create("test", 4096).unwrap()).unwrap();
+        assert!(Table::new(&Memfd::create("test", 64).unwrap(), header, 2).is_err());
+    }
+
+    #[test]
+    fn what_came_while_the_table_was_smaller_is_found_in_the_larger_one() {
+        let first = FIRST_SLOTS;
+        let (table, header) = growing(8 * first, first);
+        let mut all = Vec::new();
+        for size in [first, 2 * first, 4 * first, 8 * first] {
+            header.word(header::ACTIVE).unwrap().store(size, Ordering::Release);
+            assert_eq!(table.active(), size);
+            assert!(table.slot(size as u32 - 1).is_some() && table.slot(size as u32).is_none());
+            while (all.len() as u64) < size / 2 {
+                all.push(insert(&table, id(all.len() as u32)).unwrap());
+            }
+            for (n, locator) in all.iter().enumerate() {
+                assert_eq!(table.lookup(&id(n as u32)).as_ref(), Some(locator));
+            }
+            assert_eq!(table.lookup(&id(u32::MAX)), None);
+        }
     }
 }

@@ -149,7 +149,9 @@ fn zeroed_drafts_and_padding_are_zero_in_recycled_memory() {
     let seat = store.daemon.lock().unwrap().join(Identity::current().unwrap()).unwrap();
     let [segment, ..] = seat.fds;
     let stored = ReadMap::new(&Memfd::from_fd(segment).unwrap()).unwrap();
-    for (layout, footprint) in [(Layout::new(1).whole_pages(), 4096), (Layout::new(70_000), 73_728), (Layout::new(70), 128)] {
+    for (layout, footprint) in
+        [(Layout::new(1).whole_pages(), 4096), (Layout::new(70_000), 73_728), (Layout::new(70), 128)]
+    {
         let length = client.create(id(4), layout).unwrap().bytes_mut().len() as u64;
         let locator = client.create(id(4), layout).unwrap().seal().unwrap();
         assert!(locator.offset + footprint <= 4 * MIB);

@@ -106,7 +106,9 @@ fn pass_on(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     let find = |id| PASSING.iter().find(|(owner, _)| owner.load(Ordering::Relaxed) == id);
     let nested = find(thread);
     let slot = nested.or_else(|| {
-        PASSING.iter().find(|(owner, _)| owner.compare_exchange(0, thread, Ordering::Relaxed, Ordering::Relaxed).is_ok())
+        PASSING
+            .iter()
+            .find(|(owner, _)| owner.compare_exchange(0, thread, Ordering::Relaxed, Ordering::Relaxed).is_ok())
     });
     let depth = slot.map_or(0, |(_, depth)| depth.fetch_add(1, Ordering::Relaxed));
     match SAVED.load(Ordering::Acquire).checked_sub(depth) {
@@ -127,7 +129,8 @@ fn call(action: &libc::sigaction, signal: c_int, info: *mut libc::siginfo_t, con
         libc::SIG_DFL | libc::SIG_IGN => restore_default(signal),
         handler if action.sa_flags & libc::SA_SIGINFO != 0 => {
             // SAFETY: installed with SA_SIGINFO, so it is a function of these three arguments.
-            let handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) = unsafe { std::mem::transmute(handler) };
+            let handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) =
+                unsafe { std::mem::transmute(handler) };
             handler(signal, info, context);
         }
         handler => {

@@ -2,15 +2,18 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use heliostat_proto::{Locator, ObjectId};
 use heliostat_shm::map::{ExclusiveRange, MapError};
 
+use super::holds::NoHold;
 use super::{Inner, StoreClient};
-use crate::layout::{self, LARGE, MAX_SEAT, Phase, State, hold};
+use crate::layout::{self, LARGE, MAX_PROBE, MAX_SEAT, Phase, SHORT_PROBE, State, hold};
 use crate::link::{LeaseError, LeaseRequest};
-use crate::protocol;
+use crate::protocol::{self, Word};
 use crate::table::{Record, Slot};
+use crate::word::Shared;
 
 /// An object couldn't be created; nothing was taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -31,7 +34,9 @@ pub enum CreateError {
         slots: u64,
     },
     /// This process pins and drafts as many objects as it can.
-    #[error("this process holds {limit} pins and drafts, the most that its seat allows: release views, or raise `holds`")]
+    #[error(
+        "this process holds {limit} pins and drafts, the most that its seat allows: release views, or raise `holds`"
+    )]
     TooManyHolds {
         /// The limit.
         limit: u32,
@@ -61,7 +66,9 @@ pub enum SealError {
 #[non_exhaustive]
 pub enum ExposeError {
     /// The draft shares its pages with other objects.
-    #[error("a draft of {length} bytes without whole pages can't be opened for JavaScript: create it with `whole_pages`")]
+    #[error(
+        "a draft of {length} bytes without whole pages can't be opened for JavaScript: create it with `whole_pages`"
+    )]
     SharedPages {
         /// Length of the draft in bytes.
         length: u64,
@@ -141,25 +148,28 @@ impl StoreClient {
             return Err(CreateError::Fenced);
         }
         let limit = inner.params.holds;
-        let index = inner.holds.take(&inner.pages, &inner.table).ok_or(CreateError::TooManyHolds { limit })?;
+        let index = inner.holds.take(&inner.pages, &inner.table).map_err(|none| match none {
+            NoHold::Limit => CreateError::TooManyHolds { limit },
+            NoHold::Memory(error) => LeaseError::no_memory(inner.leave, &error).into(),
+        })?;
         let created = inner.claim(id, index, &layout).and_then(|(slot, state)| {
             let place = inner.give_memory(&slot, state, &layout, footprint);
             if place.is_err() {
-                protocol::advance(slot.state(), state, Phase::Free);
+                protocol::advance(&slot.state(), state, Phase::Free);
             }
             Ok((slot.index, state, place?))
         });
         let (slot, state, offset) = match created {
             Ok(created) => created,
             Err(error) => {
-                protocol::unpin(inner.pages.hold(index));
-                inner.holds.give(index);
+                protocol::unpin(&inner.pages.hold(index));
+                inner.holds.give(index, &inner.pages);
                 return Err(error);
             }
         };
         // The padding up to the end of the footprint belongs to the draft while it is one.
-        let range = inner.data.exclusive(offset, footprint).ok_or_else(|| {
-            LeaseError::Malformed { what: format!("the daemon granted {footprint} bytes at {offset}, outside of the store") }
+        let range = inner.data.exclusive(offset, footprint).ok_or_else(|| LeaseError::Malformed {
+            what: format!("the daemon granted {footprint} bytes at {offset}, outside of the store"),
         })?;
         let locator = Locator { segment: 0, slot, offset, length, generation: state.generation };
         let mut draft = Draft {
@@ -189,9 +199,25 @@ impl Inner {
     /// Claims a slot and writes all but the object's place. The hold word names the slot before it is claimed.
     fn claim(&self, id: ObjectId, index: u32, layout: &Layout) -> Result<(Slot<'_>, State), CreateError> {
         let entry = self.pages.hold(index);
-        let note = |slot, generation| entry.store(hold(slot, generation), std::sync::atomic::Ordering::Release);
-        let claimed = self.table.claim(&id, self.params.client, note);
-        let (slot, state) = claimed.ok_or(CreateError::IndexFull { slots: self.params.slots })?;
+        let note = |slot, generation| entry.store(hold(slot, generation), Ordering::Release);
+        let mut refused = None;
+        let (slot, state) = loop {
+            let active = self.table.active();
+            let may_grow = active < self.params.slots && refused.is_none();
+            let limit = if may_grow { SHORT_PROBE } else { MAX_PROBE };
+            if let Some(claimed) = self.table.claim(&id, self.params.client, limit, note) {
+                break claimed;
+            }
+            if !may_grow {
+                return Err(refused.map_or(CreateError::IndexFull { slots: self.params.slots }, CreateError::Lease));
+            }
+            match self.link.lease(LeaseRequest::Table { active }) {
+                Ok(_) if self.table.active() > active => {}
+                // Rather a long search than none.
+                Ok(_) => refused = Some(LeaseError::Malformed { what: "the object table did not grow".into() }),
+                Err(error) => refused = Some(error),
+            }
+        };
         let owner = layout.owner.unwrap_or(self.params.client);
         slot.write(&Record { id, owner, whole_pages: layout.whole_pages, offset: 0, length: layout.length });
         Ok((slot, state))
@@ -199,7 +225,7 @@ impl Inner {
 
     /// Gets memory for a claimed slot and makes it a draft.
     fn give_memory(&self, slot: &Slot<'_>, state: State, layout: &Layout, bytes: u64) -> Result<u64, CreateError> {
-        let commit = || protocol::advance(slot.state(), state, Phase::Draft);
+        let commit = || protocol::advance(&slot.state(), state, Phase::Draft);
         let link = self.link.as_ref();
         let offset = if bytes == 0 {
             commit().then_some(0)
@@ -246,11 +272,11 @@ impl Draft {
     /// Makes the object readable by everyone who has its locator.
     pub fn seal(mut self) -> Result<Locator, SealError> {
         self.conceal().map_err(SealError::StillWritable)?;
-        self.sealed = protocol::advance(self.inner_slot(), self.state, Phase::Sealed);
+        self.sealed = protocol::advance(&self.slot(), self.state, Phase::Sealed);
         if self.sealed { Ok(self.locator) } else { Err(SealError::Fenced) }
     }
 
-    fn inner_slot(&self) -> &std::sync::atomic::AtomicU64 {
+    fn slot(&self) -> Shared<'_> {
         self.inner.table.slot(self.locator.slot).expect("the slot was claimed in this table").state()
     }
 
@@ -270,7 +296,7 @@ impl Drop for Draft {
                 // JavaScript could still write there, so nobody may get these pages before this process ends.
                 return;
             }
-            if protocol::advance(self.inner_slot(), self.state, Phase::Dropped) {
+            if protocol::advance(&self.slot(), self.state, Phase::Dropped) {
                 self.inner.link.free(&[self.locator]);
                 // The link may send it later. Until the daemon has it, the hold word is what finds the memory if this
                 // process dies.
@@ -278,8 +304,8 @@ impl Drop for Draft {
                 return;
             }
         }
-        protocol::unpin(self.inner.pages.hold(self.index));
-        self.inner.holds.give(self.index);
+        protocol::unpin(&self.inner.pages.hold(self.index));
+        self.inner.holds.give(self.index, &self.inner.pages);
     }
 }
 

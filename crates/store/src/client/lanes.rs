@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use crate::layout::{LANES, Lease, UNIT};
 use crate::link::{DaemonLink, LeaseError, LeaseRequest};
 use crate::pages::Pages;
+use crate::protocol::{self, Word};
 use crate::table::Slot;
 
 #[derive(Default)]
@@ -50,9 +51,7 @@ impl Lanes {
             let offset = lane.start + u64::from(lease.cursor) * UNIT;
             slot.place(offset, length);
             operation.store(hold, Ordering::Release);
-            let moved = Lease { cursor: end as u32, ..lease };
-            // Fails only if the daemon took the tail back meanwhile.
-            if word.compare_exchange(lease.pack(), moved.pack(), Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            if protocol::bump(&word, lease, end as u32) {
                 let committed = commit();
                 operation.store(0, Ordering::Release);
                 return Ok(committed.then_some(offset));

@@ -18,6 +18,7 @@ use self::lanes::Lanes;
 use crate::layout::{self, LANES, header};
 use crate::link::DaemonLink;
 use crate::pages::Pages;
+use crate::protocol::Word;
 use crate::seat::{Seat, SeatParams};
 use crate::table::Table;
 
@@ -35,7 +36,9 @@ pub enum AttachError {
     #[error(transparent)]
     Map(#[from] MapError),
     /// The store isn't what the seat's numbers say.
-    #[error("the store does not match its seat: {field} is {found:#x}, expected {expected:#x} (another version, or a restarted daemon?)")]
+    #[error(
+        "the store does not match its seat: {field} is {found:#x}, expected {expected:#x} (another version, or a restarted daemon?)"
+    )]
     Mismatch {
         /// Which number.
         field: &'static str,
@@ -57,6 +60,8 @@ pub struct StoreClient {
 
 struct Inner {
     params: SeatParams,
+    /// Bytes of the system's memory that the store leaves to others.
+    leave: u64,
     table: Table,
     pages: Pages,
     holds: Holds,
@@ -73,7 +78,7 @@ impl StoreClient {
     pub fn attach(seat: Seat, link: Arc<dyn DaemonLink>) -> Result<Self, AttachError> {
         let Seat { params, fds } = seat;
         let [segment, header, table, pages] = fds.map(Memfd::from_fd);
-        let (segment, header) = (segment?, ReadMap::new(&header?)?);
+        let (segment, header, pages) = (segment?, ReadMap::new(&header?)?, pages?);
         let expected = [
             ("the header's first word", header::MAGIC, layout::MAGIC),
             ("the epoch", header::EPOCH, params.epoch),
@@ -92,12 +97,14 @@ impl StoreClient {
             let (found, expected) = (segment.size(), params.capacity);
             return Err(AttachError::Mismatch { field: "the segment's size", found, expected });
         }
+        let leave = header.load(header::RESERVE, Ordering::Acquire).unwrap_or(0);
         Ok(Self {
             inner: Arc::new(Inner {
                 params,
-                table: Table::new(&table?, params.slots)?,
-                pages: Pages::new(&pages?, params.holds)?,
-                holds: Holds::new(params.holds),
+                leave,
+                table: Table::new(&table?, header, params.slots)?,
+                pages: Pages::new(&pages, params.holds)?,
+                holds: Holds::new(params.holds, pages, leave),
                 lanes: Lanes::default(),
                 data: Arc::new(DataMap::new(&segment)?),
                 read: ReadMap::new(&segment)?,

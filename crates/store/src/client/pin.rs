@@ -7,9 +7,11 @@ use std::sync::atomic::Ordering;
 
 use heliostat_proto::Locator;
 
+use super::holds::NoHold;
 use super::{Inner, StoreClient};
 use crate::layout::hold;
-use crate::protocol;
+use crate::link::LeaseError;
+use crate::protocol::{self, Word};
 
 /// An object couldn't be pinned.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -30,7 +32,9 @@ pub enum PinError {
         capacity: u64,
     },
     /// This process pins and drafts as many objects as it can.
-    #[error("this process holds {limit} pins and drafts, the most that its seat allows: release views, or raise `holds`")]
+    #[error(
+        "this process holds {limit} pins and drafts, the most that its seat allows: release views, or raise `holds`"
+    )]
     TooManyHolds {
         /// The limit.
         limit: u32,
@@ -38,6 +42,9 @@ pub enum PinError {
     /// The daemon has ended this client's seat.
     #[error("this client's seat has ended: the daemon declared it gone")]
     Fenced,
+    /// There is no memory to note one more pin in.
+    #[error(transparent)]
+    Memory(LeaseError),
 }
 
 /// A pinned object: its bytes stay where they are, and what they are, until the pin is dropped.
@@ -64,17 +71,20 @@ impl StoreClient {
             return Err(PinError::Fenced);
         }
         let limit = inner.params.holds;
-        let index = inner.holds.take(&inner.pages, &inner.table).ok_or(PinError::TooManyHolds { limit })?;
+        let index = inner.holds.take(&inner.pages, &inner.table).map_err(|none| match none {
+            NoHold::Limit => PinError::TooManyHolds { limit },
+            NoHold::Memory(error) => PinError::Memory(LeaseError::no_memory(inner.leave, &error)),
+        })?;
         let entry = inner.pages.hold(index);
         let held = hold(locator.slot, locator.generation);
-        if protocol::pin(entry, held, slot.state(), locator.generation) {
+        if protocol::pin(&entry, held, &slot.state(), locator.generation) {
             let record = slot.read(); // can't change while pinned
             if (record.offset, record.length) == (locator.offset, locator.length) {
                 return Ok(Pin { inner: Arc::clone(inner), index, locator: *locator });
             }
-            protocol::unpin(entry);
+            protocol::unpin(&entry);
         }
-        inner.holds.give(index);
+        inner.holds.give(index, &inner.pages);
         Err(PinError::Gone { locator: *locator })
     }
 }
@@ -116,8 +126,8 @@ impl Drop for Pin {
     fn drop(&mut self) {
         let entry = self.inner.pages.hold(self.index);
         debug_assert_eq!(entry.load(Ordering::Relaxed), hold(self.locator.slot, self.locator.generation));
-        protocol::unpin(entry);
-        self.inner.holds.give(self.index);
+        protocol::unpin(&entry);
+        self.inner.holds.give(self.index, &self.inner.pages);
     }
 }
 

@@ -4,8 +4,9 @@ use std::sync::atomic::Ordering;
 
 use super::ranges::{Warmth, Wish};
 use super::{Client, Extent, Granted, StoreDaemon};
-use crate::layout::{self, LANES, Lease, PAGE, Phase, UNIT};
+use crate::layout::{self, LANES, Lease, PAGE, Phase, SLOT, UNIT, header};
 use crate::link::{LeaseError, LeaseGrant, LeaseRequest};
+use crate::protocol::{self, Word};
 
 impl StoreDaemon {
     /// Grants memory to a client. Its pages are reserved: writing to them can't fail.
@@ -13,6 +14,7 @@ impl StoreDaemon {
         match request {
             LeaseRequest::Small { lane, least } => self.lease_small(client, lane, least),
             LeaseRequest::Extent { slot, generation, bytes } => self.lease_extent(client, slot, generation, bytes),
+            LeaseRequest::Table { active } => self.grow_table(active),
         }
     }
 
@@ -54,15 +56,29 @@ impl StoreDaemon {
         Ok(LeaseGrant { offset: start, bytes, epoch })
     }
 
+    /// Doubles the object table, unless it has grown since the client looked.
+    fn grow_table(&mut self, seen: u64) -> Result<LeaseGrant, LeaseError> {
+        let now = self.table.active();
+        let mut after = now;
+        if seen == now && now < self.config.slots {
+            after = now * 2;
+            let reserve = self.config.memory_reserve;
+            let reserved = self.table_file.reserve_within(now * SLOT, now * SLOT, reserve);
+            reserved.map_err(|error| LeaseError::no_memory(reserve, &error))?;
+            let active = self.header_words.word(header::ACTIVE).expect("the header has a page");
+            active.store(after, Ordering::Release);
+        }
+        Ok(LeaseGrant { offset: 0, bytes: after * SLOT, epoch: 0 })
+    }
+
     fn lease_extent(&mut self, seat: u32, slot: u32, generation: u32, bytes: u64) -> Result<LeaseGrant, LeaseError> {
         if !self.clients.contains_key(&seat) {
             return Err(LeaseError::NoSeat { client: seat });
         }
         // The grant is tied to the claim, so that it can be told from an orphan when the client dies.
         let state = self.table.slot(slot).and_then(|slot| slot.load(Ordering::Acquire));
-        let claimed = state.is_some_and(|state| {
-            state.seat == seat && state.generation == generation && state.phase == Phase::Claimed
-        });
+        let claimed = state
+            .is_some_and(|state| state.seat == seat && state.generation == generation && state.phase == Phase::Claimed);
         let length = bytes.max(1).checked_next_multiple_of(PAGE);
         let Some(length) = length.filter(|_| claimed) else {
             let what = format!("an extent of {bytes} bytes for slot {slot}, which client {seat} has not claimed");
@@ -106,9 +122,7 @@ impl Client {
             if lease.cursor == lease.limit {
                 return None;
             }
-            let cut = Lease { limit: lease.cursor, ..lease };
-            let word = self.pages.lease(lane);
-            if word.compare_exchange(lease.pack(), cut.pack(), Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            if !protocol::cut(&self.pages.lease(lane), lease) {
                 continue;
             }
             // What was cut can't be taken back again, whatever the word says later.

@@ -1,12 +1,11 @@
 //! Taking ranges of the segment and reserving their pages, without ever getting anybody killed.
 
 use heliostat_shm::memfd::{Memfd, PAGE, ReserveError};
-use heliostat_shm::memory::{Limit, headroom};
 
 use super::ranges::{FreeRanges, Warmth, Wish};
 use crate::link::LeaseError;
 
-/// Pages are reserved in steps of at most so many bytes, with a look at the system's memory before each.
+/// Pages are reserved in steps of at most so many bytes, so that a refusal loses only the last of them.
 const STEP: u64 = 16 << 20;
 
 /// The segment and its free ranges.
@@ -25,11 +24,8 @@ impl Memory {
 
     /// Takes a range with all its pages reserved.
     pub(super) fn take(&mut self, wish: &Wish) -> Result<(u64, u64), LeaseError> {
-        let full = |free: &FreeRanges| LeaseError::Full {
-            requested: wish.least,
-            free: free.bytes(),
-            largest: free.largest(),
-        };
+        let full =
+            |free: &FreeRanges| LeaseError::Full { requested: wish.least, free: free.bytes(), largest: free.largest() };
         let taken = self.free.take(wish).ok_or_else(|| full(&self.free))?;
         let mut refused = None;
         let mut pieces = Vec::with_capacity(taken.pieces.len());
@@ -58,20 +54,13 @@ impl Memory {
     }
 
     fn reserve(&self, start: u64, length: u64, requested: u64) -> Result<(), LeaseError> {
-        let room = headroom();
-        if room.bytes < length.saturating_add(self.reserve) {
-            let limit = match room.limit {
-                Limit::Group(path) => format!("the limit of control group {}", path.display()),
-                _ => "MemAvailable".into(),
-            };
-            return Err(LeaseError::NoMemory { requested, headroom: room.bytes, reserve: self.reserve, limit });
-        }
-        self.segment.reserve(start, length).map_err(|error| LeaseError::NoMemory {
-            requested,
-            headroom: room.bytes,
-            reserve: self.reserve,
-            limit: error.to_string(),
-        })
+        let refused = |error| match LeaseError::no_memory(self.reserve, &error) {
+            LeaseError::NoMemory { headroom, reserve, limit, .. } => {
+                LeaseError::NoMemory { requested, headroom, reserve, limit }
+            }
+            other => other,
+        };
+        self.segment.reserve_within(start, length, self.reserve).map_err(refused)
     }
 
     /// Gives free pages back to the system, at most so many bytes; gives how many it were.

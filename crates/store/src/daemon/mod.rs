@@ -11,13 +11,13 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::Ordering;
 
 use heliostat_proto::{Locator, ObjectId};
-use heliostat_shm::map::{MapError, WordMap};
+use heliostat_shm::map::{MapError, ReadMap, WordMap};
 use heliostat_shm::memfd::{Memfd, MemfdError, ReserveError};
 use heliostat_shm::process::Identity;
 
 use self::memory::Memory;
 use crate::config::StoreConfig;
-use crate::layout::{self, HEADER, LANES, MAX_SEAT, PAGE, Phase, SLOT, header};
+use crate::layout::{self, FIRST_SLOTS, HEADER, LANES, MAX_SEAT, PAGE, Phase, SLOT, header};
 use crate::pages::Pages;
 use crate::seat::{Seat, SeatParams};
 use crate::table::Table;
@@ -41,7 +41,7 @@ pub enum CreateStoreError {
     /// A memory file couldn't be mapped.
     #[error(transparent)]
     Map(#[from] MapError),
-    /// The header's page couldn't be had.
+    /// Memory for the header or the beginning of the object table couldn't be had.
     #[error(transparent)]
     Reserve(#[from] ReserveError),
 }
@@ -62,6 +62,9 @@ pub enum JoinError {
     /// The client's memory file couldn't be mapped.
     #[error(transparent)]
     Map(#[from] MapError),
+    /// Memory for the client's pages couldn't be had.
+    #[error(transparent)]
+    Reserve(#[from] ReserveError),
     /// A descriptor couldn't be duplicated: too many are open.
     #[error("passing the store's descriptors on failed: {0}")]
     Descriptors(#[from] std::io::Error),
@@ -111,6 +114,8 @@ pub struct StoreDaemon {
     epoch: u64,
     memory: Memory,
     header: Memfd,
+    /// The only writable mapping of the header.
+    header_words: WordMap,
     table_file: Memfd,
     table: Table,
     clients: HashMap<u32, Client>,
@@ -141,7 +146,8 @@ impl StoreDaemon {
         segment.seal()?;
         let table_file = Memfd::create("heliostat-table", config.slots * SLOT)?;
         table_file.seal()?;
-        let table = Table::new(&table_file, config.slots)?;
+        let active = config.slots.min(FIRST_SLOTS);
+        table_file.reserve_within(0, active * SLOT, 0)?;
         let epoch = RandomState::new().hash_one(std::process::id());
         let header = Memfd::create("heliostat-header", HEADER)?;
         header.reserve(0, HEADER)?;
@@ -152,17 +158,21 @@ impl StoreDaemon {
             (header::SLOTS, config.slots),
             (header::HOLDS, config.holds.into()),
             (header::LANES, LANES.into()),
+            (header::ACTIVE, active),
+            (header::RESERVE, config.memory_reserve),
             (header::MAGIC, layout::MAGIC),
         ];
         for (offset, value) in fields {
             words.word(offset).expect("the header has a page").store(value, Ordering::Release);
         }
         header.seal_against_writers()?;
+        let table = Table::new(&table_file, ReadMap::new(&header)?, config.slots)?;
         Ok(Self {
             memory: Memory::new(segment, config.memory_reserve),
             config,
             epoch,
             header,
+            header_words: words,
             table_file,
             table,
             clients: HashMap::new(),
@@ -188,6 +198,7 @@ impl StoreDaemon {
         }
         let file = Memfd::create("heliostat-client", Pages::bytes(self.config.holds))?;
         file.seal()?;
+        file.reserve_within(0, Pages::first_bytes(self.config.holds), 0)?;
         let pages = Pages::new(&file, self.config.holds)?;
         let fds = [
             self.memory.segment.share()?,
@@ -216,17 +227,12 @@ impl StoreDaemon {
     /// Reads the touched part of the object table: a millisecond for each 20,000 slots or so.
     pub fn owned_by(&self, owner: u32) -> std::io::Result<Vec<(ObjectId, Locator)>> {
         let mut found = Vec::new();
-        let mut from = 0;
-        while let Some(range) = self.table_file.next_touched(from)? {
-            from = range.end;
-            for index in range.start / SLOT..range.end / SLOT {
-                let Some(slot) = self.table.slot(index as u32) else { continue };
-                if let Some((state, record)) = slot.read_consistent()
-                    && state.phase == Phase::Sealed
-                    && record.owner == owner
-                {
-                    found.push((record.id, slot.locator(state, &record)));
-                }
+        for slot in self.table.touched(&self.table_file)? {
+            if let Some((state, record)) = slot.read_consistent()
+                && state.phase == Phase::Sealed
+                && record.owner == owner
+            {
+                found.push((record.id, slot.locator(state, &record)));
             }
         }
         Ok(found)

@@ -207,7 +207,9 @@ impl FreeRanges {
             }
             end = start + length;
             // As if cold, so that a piece of cold memory at its end is cut on a page.
-            if let Some(found) = place(from, end - from, Warmth::Cold, wish.least, &Wish { wanted: wish.least, ..*wish }) {
+            if let Some(found) =
+                place(from, end - from, Warmth::Cold, wish.least, &Wish { wanted: wish.least, ..*wish })
+            {
                 return Some(found);
             }
         }

@@ -8,8 +8,9 @@ use heliostat_proto::Locator;
 use super::ranges::Warmth;
 use super::{Client, Deferred, StoreDaemon};
 use crate::layout::{self, LANES, Phase, State, UNIT, hold, unhold};
-use crate::protocol;
+use crate::protocol::{self, Word};
 use crate::table::{Record, Slot};
+use crate::word::Shared;
 
 /// What a client that is gone left behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -65,7 +66,7 @@ impl StoreDaemon {
                 self.counters.small = self.counters.small.saturating_sub(length);
             }
         }
-        for word in holds(&state) {
+        for word in state.pages.held() {
             let (index, generation) = unhold(word);
             let Some(slot) = self.table.slot(index) else { continue };
             match slot.load(Ordering::Acquire) {
@@ -95,17 +96,20 @@ impl StoreDaemon {
         let has_memory = match state.phase {
             // Died between claiming and having memory. Its lane says which slot was being given some: the place was
             // written before the lease word moved, so that the word's cursor tells whether it did.
-            Phase::Claimed => {
-                (0..LANES).any(|lane| client.pages.operation(lane).load(Ordering::Acquire) == word && moved(client, lane, &record))
-            }
+            Phase::Claimed => (0..LANES).any(|lane| {
+                client.pages.operation(lane).load(Ordering::Acquire) == word && moved(client, lane, &record)
+            }),
             _ => true,
         };
         let free = state.with(Phase::Free);
-        if slot.state().compare_exchange(state.pack(), free.pack(), Ordering::AcqRel, Ordering::Relaxed).is_err() {
+        if slot.state().swap_if(state.pack(), free.pack()).is_err() {
             return;
         }
         // Extents are found by what was granted, not by what the slot says.
-        if has_memory && !record.whole_pages && let Some(footprint) = self.small_range(&record) {
+        if has_memory
+            && !record.whole_pages
+            && let Some(footprint) = self.small_range(&record)
+        {
             self.give_back(record.offset, footprint, state.seat);
         }
     }
@@ -147,8 +151,11 @@ impl StoreDaemon {
             return None;
         };
         let object = Deferred { offset: record.offset, footprint, seat: state.seat };
-        protocol::advance(slot.state(), state, Phase::Closing)
-            .then_some((hold(locator.slot, state.generation), object, state.phase == Phase::Sealed))
+        protocol::advance(&slot.state(), state, Phase::Closing).then_some((
+            hold(locator.slot, state.generation),
+            object,
+            state.phase == Phase::Sealed,
+        ))
     }
 
     /// Bytes that an object takes, if what its slot says is possible after what was granted.
@@ -176,10 +183,10 @@ impl StoreDaemon {
         if closed.is_empty() {
             return;
         }
-        protocol::fence_before_scan();
+        protocol::fence_before_scan::<Shared<'_>>();
         let mut pinned = HashSet::new();
         for client in self.clients.values() {
-            pinned.extend(holds(client).filter(|word| closed.contains_key(word)));
+            pinned.extend(client.pages.held().filter(|word| closed.contains_key(word)));
         }
         for (word, object) in closed {
             if pinned.contains(&word) {
@@ -197,7 +204,7 @@ impl StoreDaemon {
         if let Some(slot) = self.table.slot(index) {
             // Not read from the slot: a closing slot is nobody's but ours.
             let free = State { generation, seat: object.seat, phase: Phase::Free };
-            slot.state().store(free.pack(), Ordering::Release);
+            protocol::release(&slot.state(), free);
         }
     }
 
@@ -213,12 +220,6 @@ impl StoreDaemon {
             self.counters.small = self.counters.small.saturating_sub(footprint);
         }
     }
-}
-
-/// The client's hold words that are in use. Its high-water mark is written before the fence of each pin, like the pin.
-fn holds(client: &Client) -> impl Iterator<Item = u64> {
-    let high = client.pages.high_water().load(Ordering::Acquire).min(client.pages.holds().into()) as u32;
-    (0..high).map(|index| protocol::held(client.pages.hold(index))).filter(|word| *word != 0)
 }
 
 /// Whether the lane's cursor went past the place that the record says, so that the client did get it.
