@@ -21,6 +21,7 @@ pub(crate) struct Store {
     seats: HashMap<WorkerId, u32>,
     /// Processes that joined so far.
     joined: u64,
+    /// Something was freed since the last sweep, or is still pinned after it.
     sweeping: bool,
 }
 
@@ -83,18 +84,18 @@ impl Daemon {
     /// Takes objects out of the store; those that somebody still reads are looked at again until nobody does.
     pub(crate) fn free_objects(&mut self, locators: &[Locator]) {
         self.store.daemon.free(locators);
-        if !self.store.sweeping {
+        if !std::mem::replace(&mut self.store.sweeping, true) {
             self.sweep_later();
         }
     }
 
-    fn sweep_later(&mut self) {
-        self.store.sweeping = self.store.daemon.stats().deferred_objects > 0;
-        if self.store.sweeping {
-            self.after(SWEEP_PERIOD, |daemon| {
-                daemon.store.daemon.sweep_deferred();
+    fn sweep_later(&self) {
+        self.after(SWEEP_PERIOD, |daemon| {
+            daemon.store.daemon.sweep_deferred();
+            daemon.store.sweeping = daemon.store.daemon.stats().deferred_objects > 0;
+            if daemon.store.sweeping {
                 daemon.sweep_later();
-            });
-        }
+            }
+        });
     }
 }

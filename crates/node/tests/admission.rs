@@ -12,7 +12,7 @@ use std::time::Duration;
 use common::{Client, Line, config, cpus, start};
 use heliostat_node::NodeHandle;
 use heliostat_proto::Failure;
-use heliostat_proto::message::{FromDaemon, PROTOCOL_VERSION, Role, ToDaemon};
+use heliostat_proto::message::{FromDaemon, PROTOCOL_VERSION, Resources, Role, ToDaemon};
 
 #[test]
 fn stand_in() {
@@ -80,6 +80,21 @@ fn a_greeting_must_come_first_and_only_once() {
     driver.expect_end();
 }
 
+/// The same bytes in every run (xorshift).
+struct Random(u64);
+
+impl Random {
+    fn bytes(&mut self, count: usize) -> Vec<u8> {
+        let mut next = || {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            (self.0 >> 32) as u8
+        };
+        (0..count).map(|_| next()).collect()
+    }
+}
+
 #[test]
 fn garbage_closes_only_its_own_connection() {
     let temp = tempfile::tempdir().unwrap();
@@ -88,28 +103,55 @@ fn garbage_closes_only_its_own_connection() {
     let node = start(config);
     let mut driver = Client::driver(&node);
     let path = socket(&node);
-    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
     for length in 0..60 {
-        let bytes: Vec<u8> = (0..length * 7)
-            .map(|_| {
-                seed ^= seed << 13;
-                seed ^= seed >> 7;
-                seed ^= seed << 17;
-                seed as u8
-            })
-            .collect();
-        answer(&path, &bytes);
+        answer(&path, &random.bytes(length * 7));
     }
     // A long frame is not waited for: neither a length beyond all limits nor one that never comes whole.
     assert_eq!(answer(&path, &u32::MAX.to_le_bytes()), []);
     assert_eq!(answer(&path, &[&1_000_000_u32.to_le_bytes()[..], &vec![0; 200_000]].concat()), []);
-    // Garbage after the greeting, in a connection that was admitted.
-    let mut hello = Vec::new();
-    heliostat_proto::frame::write(&mut hello, &ToDaemon::Hello { version: PROTOCOL_VERSION, role: Role::Driver })
-        .unwrap();
-    hello.extend_from_slice(&[5, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff]);
-    assert!(!answer(&path, &hello).is_empty(), "it was welcome first");
     assert_eq!(driver.lease(cpus(1.0)).run("echo", "echo unharmed"), "unharmed");
+}
+
+#[test]
+fn an_admitted_process_that_talks_nonsense_harms_nobody_else() {
+    let temp = tempfile::tempdir().unwrap();
+    let node = start(config(temp.path(), 1.0));
+    let mut driver = Client::driver(&node);
+    let path = socket(&node);
+    let mut random = Random(7);
+    for round in 0..200 {
+        let mut bytes = Vec::new();
+        let hello = ToDaemon::Hello { version: PROTOCOL_VERSION, role: Role::Driver };
+        heliostat_proto::frame::write(&mut bytes, &hello).unwrap();
+        // Frames of each kind of message, with random contents: some of them are messages.
+        for kind in 0..12 {
+            let body = random.bytes(round % 40);
+            bytes.extend_from_slice(&(body.len() as u32 + 1).to_le_bytes());
+            bytes.push((kind + round as u8) % 12);
+            bytes.extend_from_slice(&body);
+        }
+        let mut stream = UnixStream::connect(&path).unwrap();
+        let _ = stream.write_all(&bytes);
+        let mut first = [0; 1];
+        stream.read_exact(&mut first).expect("it was welcome first");
+    }
+    assert_eq!(driver.lease(cpus(1.0)).run("echo", "echo unharmed"), "unharmed");
+}
+
+#[test]
+fn requests_for_absurd_amounts_are_answered() {
+    let temp = tempfile::tempdir().unwrap();
+    let node = start(config(temp.path(), 1.0));
+    let mut driver = Client::driver(&node);
+    let absurd = Resources::new([("CPU".to_owned(), f64::MAX), (String::new(), 1e9), ("\u{1b}[2J".to_owned(), 1.0)]);
+    let wanted = driver.request(absurd);
+    let failure = driver.expect("a refusal", |message| match message {
+        FromDaemon::LeaseRefused { request, failure } if *request == wanted => Some(failure.clone()),
+        _ => None,
+    });
+    assert_eq!(failure.code, "UNSCHEDULABLE");
+    assert!(!failure.message.contains('\u{1b}'), "{failure:?}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use common::{Client, config, cpus, kill, runs, shell_config, start, until};
 use heliostat_node::WorkerCommand;
-use heliostat_proto::message::{FromDaemon, Resources, ToDaemon};
+use heliostat_proto::message::{FromDaemon, Resources};
 use heliostat_proto::{Fact, Failure};
 
 #[test]
@@ -111,32 +111,6 @@ fn a_client_that_is_gone_takes_the_workers_along_that_ran_its_tasks() {
     other.expect("both CPUs", |message| {
         matches!(message, FromDaemon::LeaseGranted { request, .. } if *request == wanted).then_some(())
     });
-}
-
-#[test]
-fn memory_of_a_process_that_is_gone_comes_back() {
-    let temp = tempfile::tempdir().unwrap();
-    let node = start(config(temp.path(), 1.0));
-    let mut driver = Client::driver(&node);
-    let used = |driver: &mut Client| {
-        driver.send(&ToDaemon::State { request: 1 });
-        driver.expect("the state", |message| match message {
-            FromDaemon::State { state, .. } => Some(state.used),
-            _ => None,
-        })
-    };
-    let before = used(&mut driver);
-    {
-        let other = Client::driver(&node);
-        let params = postcard::from_bytes(&other.welcome.seat).unwrap();
-        let seat = heliostat_store::Seat::from_parts(params, other.seat).unwrap();
-        let link = common::OverSocket::new(other.line);
-        let store = heliostat_store::StoreClient::attach(seat, std::sync::Arc::new(link)).unwrap();
-        let id = heliostat_proto::TaskId::root(other.welcome.worker).object(1);
-        store.put(id, &vec![7; 300_000]).unwrap();
-        assert!(used(&mut driver) >= before + 300_000);
-    }
-    until("the bytes come back", || used(&mut driver) == before);
 }
 
 #[test]

@@ -46,23 +46,6 @@ fn a_leased_worker_answers_over_a_direct_connection() {
 }
 
 #[test]
-fn a_seat_is_one_in_the_nodes_store() {
-    let temp = tempfile::tempdir().unwrap();
-    let node = start(config(temp.path(), 1.0));
-    let mut driver = Client::driver(&node);
-    let params: heliostat_store::SeatParams = postcard::from_bytes(&driver.welcome.seat).unwrap();
-    assert_eq!(params.capacity, 64 << 20);
-    let ask = heliostat_store::LeaseRequest::Small { lane: 0, least: 100 };
-    driver.send(&ToDaemon::StoreLease { request: 5, body: postcard::to_stdvec(&ask).unwrap() });
-    let body = driver.expect("memory", |message| match message {
-        FromDaemon::StoreLeased { request: 5, body } => Some(body.clone()),
-        _ => None,
-    });
-    let answer: Result<heliostat_store::LeaseGrant, heliostat_store::LeaseError> = postcard::from_bytes(&body).unwrap();
-    assert!(answer.unwrap().bytes >= 100);
-}
-
-#[test]
 fn a_pair_is_connected_once_however_often_the_worker_is_leased() {
     let temp = tempfile::tempdir().unwrap();
     let mut config = config(temp.path(), 1.0);

@@ -1,6 +1,6 @@
 //! A process that talks to a node, and a stand-in for a worker: this very test program, started again.
 #![allow(unreachable_pub, dead_code)] // several test programs use parts of it
-#![allow(clippy::print_stdout, clippy::exit, clippy::disallowed_methods, clippy::zombie_processes)] // a stand-in does what tasks do
+#![allow(clippy::exit, clippy::disallowed_methods, clippy::zombie_processes)] // a stand-in does what tasks do
 
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
@@ -333,6 +333,15 @@ impl OverSocket {
     pub fn new(line: Line) -> Self {
         Self(std::sync::Mutex::new(line))
     }
+
+    /// Ends the connection as a death would: without a word.
+    pub fn hang_up(&self) {
+        rustix::net::shutdown(&self.line().channel, rustix::net::Shutdown::Both).expect("a socket");
+    }
+
+    fn line(&self) -> std::sync::MutexGuard<'_, Line> {
+        self.0.lock().expect("no test panicked with it")
+    }
 }
 
 impl heliostat_store::DaemonLink for OverSocket {
@@ -340,7 +349,7 @@ impl heliostat_store::DaemonLink for OverSocket {
         &self,
         request: heliostat_store::LeaseRequest,
     ) -> Result<heliostat_store::LeaseGrant, heliostat_store::LeaseError> {
-        let mut line = self.0.lock().expect("no test panicked with it");
+        let mut line = self.line();
         line.send(&ToDaemon::StoreLease { request: 0, body: postcard::to_stdvec(&request).expect("plain data") });
         loop {
             match line.receive() {
@@ -352,8 +361,8 @@ impl heliostat_store::DaemonLink for OverSocket {
     }
 
     fn free(&self, locators: &[heliostat_proto::Locator]) {
-        let line = self.0.lock().expect("no test panicked with it");
-        line.send(&ToDaemon::StoreFree { locators: locators.to_vec() });
+        // After the end of the connection there is nobody to tell.
+        let _ = self.line().channel.send(&ToDaemon::StoreFree { locators: locators.to_vec() }, Vec::new());
     }
 }
 

@@ -1,0 +1,128 @@
+//! The node's store: every process has its seat, and what a process held comes back when it is gone.
+
+mod common;
+
+use std::sync::Arc;
+
+use common::{Client, OverSocket, config, cpus, start, until};
+use heliostat_node::NodeHandle;
+use heliostat_proto::message::{FromDaemon, ToDaemon};
+use heliostat_proto::{Locator, ObjectId, TaskId, WorkerId};
+use heliostat_store::{LeaseError, LeaseGrant, LeaseRequest, Seat, SeatParams, StoreClient};
+
+const LARGE: usize = 300_000;
+
+#[test]
+fn stand_in() {
+    common::stand_in();
+}
+
+/// A driver with the store on its side.
+struct Storing {
+    store: StoreClient,
+    id: WorkerId,
+    link: Arc<OverSocket>,
+}
+
+impl Storing {
+    fn new(node: &NodeHandle) -> Self {
+        let Client { line, welcome, seat, .. } = Client::driver(node);
+        let params: SeatParams = postcard::from_bytes(&welcome.seat).unwrap();
+        let seat = Seat::from_parts(params, seat).unwrap();
+        let link = Arc::new(OverSocket::new(line));
+        Self { store: StoreClient::attach(seat, link.clone()).unwrap(), id: welcome.worker, link }
+    }
+
+    fn object(&self, index: u32) -> ObjectId {
+        TaskId::root(self.id).object(index)
+    }
+
+    fn put(&self, index: u32) -> Locator {
+        self.store.put(self.object(index), &vec![7; LARGE]).unwrap()
+    }
+}
+
+fn used(driver: &mut Client) -> u64 {
+    driver.send(&ToDaemon::State { request: 1 });
+    driver.expect("the state", |message| match message {
+        FromDaemon::State { state, .. } => Some(state.used),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_seat_is_one_in_the_nodes_store() {
+    let temp = tempfile::tempdir().unwrap();
+    let node = start(config(temp.path(), 1.0));
+    let mut driver = Client::driver(&node);
+    let params: SeatParams = postcard::from_bytes(&driver.welcome.seat).unwrap();
+    assert_eq!(params.capacity, 64 << 20);
+    let mut ask = |lane| {
+        let body = postcard::to_stdvec(&LeaseRequest::Small { lane, least: 100 }).unwrap();
+        driver.send(&ToDaemon::StoreLease { request: 5, body });
+        let body = driver.expect("memory", |message| match message {
+            FromDaemon::StoreLeased { request: 5, body } => Some(body.clone()),
+            _ => None,
+        });
+        postcard::from_bytes::<Result<LeaseGrant, LeaseError>>(&body).unwrap()
+    };
+    assert!(ask(0).unwrap().bytes >= 100);
+    assert!(matches!(ask(u32::MAX), Err(LeaseError::Malformed { .. })));
+}
+
+#[test]
+fn one_process_reads_what_another_stored() {
+    let temp = tempfile::tempdir().unwrap();
+    let node = start(config(temp.path(), 1.0));
+    let (one, two) = (Storing::new(&node), Storing::new(&node));
+    let pin = two.store.pin(&one.put(1)).unwrap();
+    assert!(pin.bytes().len() == LARGE && pin.bytes().iter().all(|byte| *byte == 7));
+}
+
+#[test]
+fn the_objects_and_drafts_of_a_driver_end_with_it() {
+    let temp = tempfile::tempdir().unwrap();
+    let node = start(config(temp.path(), 1.0));
+    let mut watcher = Client::driver(&node);
+    let before = used(&mut watcher);
+    let driver = Storing::new(&node);
+    driver.put(1);
+    let draft = driver.store.create(driver.object(2), heliostat_store::Layout::new(LARGE as u64)).unwrap();
+    assert!(used(&mut watcher) >= before + 2 * LARGE as u64);
+    driver.link.hang_up();
+    until("all of its bytes are back", || used(&mut watcher) == before);
+    drop(draft);
+}
+
+#[test]
+fn what_was_freed_while_somebody_read_it_comes_back_when_he_has_done() {
+    let temp = tempfile::tempdir().unwrap();
+    let node = start(config(temp.path(), 1.0));
+    let mut watcher = Client::driver(&node);
+    let (one, two) = (Storing::new(&node), Storing::new(&node));
+    let before = used(&mut watcher);
+    let locator = one.put(1);
+    let pin = two.store.pin(&locator).unwrap();
+    one.store.free(&[locator]);
+    until("nobody else can read it", || two.store.pin(&locator).is_err());
+    assert!(used(&mut watcher) >= before + LARGE as u64);
+    assert_eq!(pin.bytes()[LARGE - 1], 7);
+    drop(pin);
+    until("its bytes are back", || used(&mut watcher) == before);
+}
+
+#[test]
+fn locators_of_nothing_are_no_harm() {
+    let temp = tempfile::tempdir().unwrap();
+    let node = start(config(temp.path(), 1.0));
+    let mut driver = Client::driver(&node);
+    let locators = [0, 1, u32::MAX].map(|n| Locator {
+        segment: n,
+        slot: n,
+        offset: u64::from(n) << 32,
+        length: u64::MAX - u64::from(n),
+        generation: n,
+    });
+    driver.send(&ToDaemon::StoreFree { locators: locators.to_vec() });
+    assert_eq!(driver.lease(cpus(1.0)).run("echo", "echo fine"), "fine");
+}
