@@ -12,7 +12,9 @@ export interface RawTask {
   execution: number; taskId: string; attempt: number; jobId: string; name: string; function: Uint8Array
   args: RawValue; positions: number[]; values: RawValue[]; returns: number
 }
-export declare function put(header: Uint8Array, headerLength: number, buffers: ArrayBufferView[], refs: number[]): number
+/** The out-of-band buffers of a value, or the number of the draft that is its only one. */
+export type Buffers = ArrayBufferView[] | number
+export declare function put(header: Uint8Array, headerLength: number, buffers: Buffers, refs: number[]): number
 export declare function read(handle: number): RawValue | RawFailure | undefined
 export declare function retain(handle: number): void
 export declare function release(handle: number): void
@@ -29,21 +31,28 @@ export declare function block(handles: number[], timeoutMs: number): boolean
 export declare function openPort(callback: (events: number[]) => void): number
 export declare function closePort(): void
 export declare function holdLoop(hold: boolean): void
-export declare function defineFunction(hash: Uint8Array, header: Uint8Array, headerLength: number, buffers: ArrayBufferView[], refs: number[]): void
+export declare function defineFunction(hash: Uint8Array, header: Uint8Array, headerLength: number, buffers: Buffers, refs: number[]): void
 export declare function isDefined(hash: Uint8Array): boolean
 export declare function submit(
-  name: string, hash: Uint8Array, header: Uint8Array, headerLength: number, buffers: ArrayBufferView[], refs: number[],
+  name: string, hash: Uint8Array, header: Uint8Array, headerLength: number, buffers: Buffers, refs: number[],
   positions: number[], byRef: number[], returns: number, needs: (string | number)[], retries: number, parent: number): number[]
 export declare function nextTask(): RawTask | undefined
 export declare function functionValue(hash: Uint8Array): RawValue | undefined
-export declare function addResult(execution: number, header: Uint8Array, headerLength: number, buffers: ArrayBufferView[], refs: number[]): void
+export declare function addResult(execution: number, header: Uint8Array, headerLength: number, buffers: Buffers, refs: number[]): void
 export declare function addFailure(
   execution: number, code: string, message: string, facts: (string | number)[],
-  header: Uint8Array, headerLength: number, buffers: ArrayBufferView[], refs: number[]): void
+  header: Uint8Array, headerLength: number, buffers: Buffers, refs: number[]): void
 export declare function dropResults(execution: number): void
 export declare function finishTask(execution: number, nanos: number): void
 export declare function markOutput(marker: string, name: string): void
-export declare function takeWrites(): string[]
+export declare function takeWrites(): string[] | undefined
+export declare function setTransfer(transfer: (this: ArrayBuffer) => ArrayBuffer): void
+export declare function sweepViews(): number
+/** Zeroed memory of the store to fill in place. */
+export declare function allocate(length: number): [draft: number, buffer: ArrayBuffer]
+export declare function detachDraft(buffer: ArrayBuffer): void
+export declare function dropDraft(draft: number, buffer: ArrayBuffer): void
+export declare function detachView(buffer: ArrayBuffer): boolean
 
 
 /**

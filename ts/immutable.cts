@@ -5,6 +5,7 @@
  */
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
+import { native } from './native.cjs';
 
 /** First major version of Node whose V8 has immutable buffers behind the flag. */
 const FIRST_NODE = 26;
@@ -28,10 +29,14 @@ function find(): Transfer | undefined {
   }
 }
 
-let transfer: Transfer | undefined | null = null;
+const transfer = find();
+
+/** Tells native code how buffers that come from the store are made read-only. */
+export function shareTransfer(): void {
+  if (transfer !== undefined) native.setTransfer(transfer);
+}
 
 /** The same bytes in a buffer that cannot be written, where there is such a thing; the argument is used up. */
 export function immutable(buffer: ArrayBuffer): ArrayBuffer {
-  if (transfer === null) transfer = find();
   return transfer === undefined ? buffer : transfer.call(buffer);
 }

@@ -1,5 +1,6 @@
 /** Storing and reading objects. */
 import * as check from './check.cjs';
+import { allocateDraft, setStore } from './draft.cjs';
 import { GetTimeoutError, NotInitializedError, notYet } from './errors.cjs';
 import { errorOf, errorOfSync } from './failures.cjs';
 import { native } from './native.cjs';
@@ -23,7 +24,7 @@ export function put<T>(value: T, options?: PutOptions): ObjectRef<Sealed<T>> {
   }
   current();
   const handle = translated(() =>
-    withEncoded(value, ({ header, buffers }, refs) => native.put(header, header.byteLength, buffers, refs)),
+    withEncoded(value, native.put),
   );
   return makeRef(handle);
 }
@@ -206,11 +207,29 @@ export async function* asCompleted<R extends ObjectRef<any>>(refs: Iterable<R>):
 }
 
 /**
- * Lets go of the views inside a value that get gave. Views end with garbage collection here, so this is a hint:
- * returns false.
+ * Lets go of the views inside a value that get gave, before garbage collection would. They become empty and true is
+ * returned where that can be done at once; on immutable views it is a hint and returns false.
  */
-export function release(_value: unknown): boolean {
-  return false;
+export function release(value: unknown): boolean {
+  let all: boolean | undefined;
+  for (const buffer of buffersIn(value, new Set())) all = native.detachView(buffer) && all !== false;
+  return all === true;
+}
+
+function* buffersIn(value: unknown, seen: Set<object>): Iterable<ArrayBuffer> {
+  if (typeof value !== 'object' || value === null || seen.has(value)) return;
+  seen.add(value);
+  if (value instanceof ArrayBuffer) yield value;
+  else if (ArrayBuffer.isView(value)) {
+    if (value.buffer instanceof ArrayBuffer && !seen.has(value.buffer)) {
+      seen.add(value.buffer);
+      yield value.buffer;
+    }
+  } else if (value instanceof Map) for (const entry of value) yield* buffersIn(entry, seen);
+  else if (Array.isArray(value) || value instanceof Set) for (const item of value) yield* buffersIn(item, seen);
+  else if (Object.getPrototypeOf(value) === Object.prototype || Object.getPrototypeOf(value) === null) {
+    for (const item of Object.values(value)) yield* buffersIn(item, seen);
+  }
 }
 
 /** Deletes the data now; a later get throws ObjectFreedError. Views already held stay readable. */
@@ -257,10 +276,13 @@ export async function getRange(ref: ObjectRef<ArrayBufferView | ArrayBuffer>, st
   return bytes.subarray(start, end);
 }
 
-/** Zeroed memory in the shared store to fill in place. */
-export function allocate<A extends TypedArray>(_type: new (buffer: ArrayBuffer, byteOffset: number, length: number) => A, _length: number): Draft<A> {
-  throw notYet('allocate()');
+/** Zeroed memory in the shared store to fill in place: `seal()` makes it an object without a copy. */
+export function allocate<A extends TypedArray>(type: new (buffer: ArrayBuffer, byteOffset: number, length: number) => A, length: number): Draft<A> {
+  current();
+  return translated(() => allocateDraft(type, length));
 }
+
+setStore((draft) => put(draft));
 
 /** Named objects outlive the process that stored them. */
 export function getNamed<T>(_name: string): Promise<ObjectRef<T>> {

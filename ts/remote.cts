@@ -5,7 +5,8 @@ import { notYet } from './errors.cjs';
 import { native } from './native.cjs';
 import { type CallSite, handleOf, makeRef, ObjectRef, session } from './object-ref.cjs';
 import { current } from './runtime.cjs';
-import { contentHash, translated, withEncoded } from './transfer.cjs';
+import { contentHash, translated, withEncoded, withParts } from './transfer.cjs';
+import { encode } from './values/index.cjs';
 import type { ActorOptions, ObjectRefGenerator, RemoteClass, RemoteFunction, TaskOptions } from './types.cjs';
 
 const DEFAULT_RETRIES = 3;
@@ -81,9 +82,9 @@ class Remote {
     });
     const { numReturns, maxRetries = DEFAULT_RETRIES } = this.#options;
     const handles = translated(() =>
-      withEncoded(values, ({ header, buffers }, refs) =>
+      withEncoded(values, (header, length, buffers, refs) =>
         native.submit(
-          this.#name, hash, header, header.byteLength, buffers, refs, positions, byRef, numReturns ?? -1, this.#needs,
+          this.#name, hash, header, length, buffers, refs, positions, byRef, numReturns ?? -1, this.#needs,
           maxRetries, parentExecution(),
         ),
       ),
@@ -102,15 +103,12 @@ class Remote {
   #capture(): Uint8Array {
     const known = this.#captured.value;
     if (known !== undefined && known.session === session.current) return known.hash;
-    const hash = translated(() =>
-      withEncoded(this.#function, (encoded, refs) => {
-        const content = contentHash(encoded);
-        if (!native.isDefined(content)) {
-          native.defineFunction(content, encoded.header, encoded.header.byteLength, encoded.buffers, refs);
-        }
-        return content;
-      }),
-    );
+    const hash = translated(() => {
+      const encoded = encode(this.#function);
+      const content = contentHash(encoded);
+      if (!native.isDefined(content)) withParts(encoded, (...parts) => native.defineFunction(content, ...parts));
+      return content;
+    });
     this.#captured.value = { hash, session: session.current };
     return hash;
   }

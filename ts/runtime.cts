@@ -3,7 +3,7 @@ import { join as joinPath } from 'node:path';
 import { tmpdir } from 'node:os';
 import { AlreadyInitializedError, NotInitializedError, notYet } from './errors.cjs';
 import * as check from './check.cjs';
-import { hasImmutableBuffers, IMMUTABLE_FLAG } from './immutable.cjs';
+import { hasImmutableBuffers, IMMUTABLE_FLAG, shareTransfer } from './immutable.cjs';
 import { native } from './native.cjs';
 import { session, setEnded } from './object-ref.cjs';
 import * as system from './system.cjs';
@@ -153,6 +153,7 @@ export function start(options: InitOptions = {}): Context {
 function enter(raw: ReturnType<typeof native.startNode>, options: InitOptions): Context {
   session.current += 1;
   native.openPort(onEvents);
+  shareTransfer();
   const context: Context = {
     address: raw.address,
     dashboardUrl: null,

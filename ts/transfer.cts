@@ -1,15 +1,16 @@
 /** Values between this thread and the cluster: the codec's parts and native code's. */
 import { createHash } from 'node:crypto';
+import { draftView, takeDraft } from './draft.cjs';
 import { ERROR_CLASSES, HeliostatError, SerializationError, classOfCode } from './errors.cjs';
 import { immutable } from './immutable.cjs';
 import { native } from './native.cjs';
 import { handleOf, makeRef, ObjectRef } from './object-ref.cjs';
 import { decode, encode, type Encoded, prepare, setHooks } from './values/index.cjs';
-import type { RawValue } from '#native';
+import type { Buffers, RawValue } from '#native';
 
 setHooks({
   isRef: (value) => value instanceof ObjectRef,
-  isDraft: () => undefined,
+  isDraft: draftView,
   serializationError: (path, reason, hint) =>
     new SerializationError(`cannot send ${path}: ${reason}${hint === '' ? '' : `. ${hint}`}`, { path, hint: hint || undefined }),
   packageName: 'heliostat',
@@ -17,10 +18,27 @@ setHooks({
   errorClasses: () => ERROR_CLASSES,
 });
 
-/** Encodes a value and hands its parts to `take` before anything else can run. */
-export function withEncoded<R>(value: unknown, take: (encoded: Encoded, refs: number[]) => R): R {
-  const encoded = encode(value);
-  return take(encoded, encoded.refs.map((ref) => handleOf(ref as ObjectRef)));
+/** Hands parts of a value to native code: header, its length, buffers or a draft, handles of its references. */
+export type Take<R> = (header: Uint8Array, headerLength: number, buffers: Buffers, refs: number[]) => R;
+
+/** Encodes a value and hands its parts to `take` before anything else can run. Drafts inside are sealed with it. */
+export function withEncoded<R>(value: unknown, take: Take<R>): R {
+  return withParts(encode(value), take);
+}
+
+/** Like {@link withEncoded}, for what is encoded already. */
+export function withParts<R>({ header, buffers, refs, seals }: Encoded, take: Take<R>): R {
+  const handles = refs.map((ref) => handleOf(ref as ObjectRef));
+  const [draft] = seals;
+  if (draft === undefined) return take(header, header.byteLength, buffers, handles);
+  if (seals.length === 1 && buffers.length === 1) {
+    const sealed = takeDraft(draft);
+    if (sealed >= 0) return take(header, header.byteLength, sealed, handles);
+  }
+  // Several pieces of memory become one object: copied, then given back.
+  const result = take(header, header.byteLength, buffers, handles);
+  for (const each of seals) (each as Disposable)[Symbol.dispose]();
+  return result;
 }
 
 /** Identifies what was encoded: text, captured values and captured references. */
@@ -54,7 +72,7 @@ function decodeNow(raw: RawValue): unknown {
   const refs = raw.refs.map((handle) => makeRef(handle));
   return decode({
     header: raw.header,
-    buffers: raw.buffers.map(immutable),
+    buffers: raw.buffers,
     refs: (index) => refs[index] as ObjectRef,
     own: immutable,
   });

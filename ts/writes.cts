@@ -19,7 +19,7 @@ export function readOnly(what: string): ReadOnlyObjectError {
 
 /** Notes what a driver wrote into since the last call. */
 export function noteWrites(): void {
-  for (const label of native.takeWrites()) {
+  for (const label of native.takeWrites() ?? []) {
     const id = label.startsWith(OBJECT) ? label.slice(OBJECT.length) : undefined;
     if (id !== undefined) violated.add(id);
     if (!warned) {
@@ -43,7 +43,7 @@ export function takeViolation(ref: ObjectRef<any>): void {
 
 /** What a task wrote into, by the names of its arguments; empty when nothing. */
 export function writesOfTask(): string[] {
-  return native.takeWrites().map((label) => {
+  return (native.takeWrites() ?? []).map((label) => {
     if (label.startsWith(OBJECT)) return `memory of ObjectRef(${label.slice(OBJECT.length)})`;
     if (label.startsWith(ARGUMENT)) return `argument ${label.slice(ARGUMENT.length)}`;
     return 'memory of an argument';

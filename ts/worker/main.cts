@@ -3,7 +3,7 @@ import { setRunning } from '../context.cjs';
 import { describeThrown, substitute, type Thrown } from '../failures.cjs';
 import { native } from '../native.cjs';
 import { setTaskHandler, startWorker } from '../runtime.cjs';
-import { fromRaw, withEncoded } from '../transfer.cjs';
+import { fromRaw, type Take, withEncoded } from '../transfer.cjs';
 import { readOnly, writesOfTask } from '../writes.cjs';
 import type { RawTask } from '#native';
 
@@ -79,7 +79,7 @@ function addResults(task: RawTask, result: unknown): void {
 }
 
 function addResult(task: RawTask, value: unknown): void {
-  withEncoded(value, ({ header, buffers }, refs) => native.addResult(task.execution, header, header.byteLength, buffers, refs));
+  withEncoded(value, (...parts) => native.addResult(task.execution, ...parts));
 }
 
 const NOTHING = new Uint8Array(0);
@@ -87,15 +87,14 @@ const NOTHING = new Uint8Array(0);
 function addFailures(task: RawTask, thrown: Thrown): void {
   const facts = Object.entries(thrown.facts).flat();
   for (let index = 0; index < Math.max(1, task.returns); index += 1) {
-    const add = (header: Uint8Array, buffers: ArrayBufferView[], refs: number[]) =>
-      native.addFailure(task.execution, thrown.code, thrown.message, facts, header, header.byteLength, buffers, refs);
-    if (!('cause' in thrown)) add(NOTHING, [], []);
+    const add: Take<void> = (...parts) => native.addFailure(task.execution, thrown.code, thrown.message, facts, ...parts);
+    if (!('cause' in thrown)) add(NOTHING, 0, [], []);
     else {
       try {
-        withEncoded(thrown.cause, ({ header, buffers }, refs) => add(header, buffers, refs));
+        withEncoded(thrown.cause, add);
       } catch {
         // What was thrown cannot be sent: its text can.
-        withEncoded(substitute(thrown.cause), ({ header, buffers }, refs) => add(header, buffers, refs));
+        withEncoded(substitute(thrown.cause), add);
       }
     }
   }

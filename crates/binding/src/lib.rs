@@ -3,6 +3,7 @@
 //! The hot functions are raw N-API ([`raw`]), declared in `raw.d.ts`; the rest goes through the macros.
 #![allow(unsafe_code)] // N-API is a C interface
 
+mod drafts;
 pub mod lifecycle;
 mod output;
 mod port;
@@ -21,9 +22,15 @@ use napi_derive::napi;
 /// Adds the raw functions to the addon's exports.
 #[napi(module_exports)]
 pub fn export_raw(exports: Object<'_>, env: napi::Env) -> napi::Result<()> {
-    for functions in
-        [values::FUNCTIONS, waits::FUNCTIONS, port::FUNCTIONS, tasks::FUNCTIONS, views::FUNCTIONS, output::FUNCTIONS]
-    {
+    for functions in [
+        drafts::FUNCTIONS,
+        values::FUNCTIONS,
+        waits::FUNCTIONS,
+        port::FUNCTIONS,
+        tasks::FUNCTIONS,
+        views::FUNCTIONS,
+        output::FUNCTIONS,
+    ] {
         raw::export(env.raw(), exports.raw(), functions);
     }
     Ok(())

@@ -9,7 +9,7 @@ use heliostat_runtime::{ExecutionId, Handle, Submission};
 
 use crate::raw::{Scope, Thrown, Value, raw_functions};
 use crate::runtime::client;
-use crate::values::{put_error, read_blob, with_parts};
+use crate::values::{read_blob, with_parts};
 use crate::views::Label;
 
 /// Results of tasks that are being handed over one by one.
@@ -48,10 +48,10 @@ raw_functions! {
     /// Makes a serialised function known under its hash.
     fn define_function = c"defineFunction" (hash_bytes, header, header_len, buffers, refs) |scope| {
         let (client, function) = (client()?, hash(scope, hash_bytes)?);
-        with_parts(scope, [header, header_len, buffers, refs], |parts| {
+        with_parts(scope, [header, header_len, buffers, refs], |given| {
             let id = client.with_core(heliostat_runtime::Core::next_put_id);
-            let blob = client.blob(id, parts).map_err(|error| put_error(&error))?;
-            client.with_core(|core| core.define(function, blob, parts.refs));
+            let blob = given.blob(&client, id)?;
+            client.with_core(|core| core.define(function, blob, given.parts.refs));
             Ok(scope.undefined())
         })
     }
@@ -72,11 +72,11 @@ raw_functions! {
         let (name, resources) = (scope.get_string(name)?, resources(scope, needs)?);
         let (returns, parent) = (optional(scope.get_f64(returns)?), optional(scope.get_f64(parent)?));
         let max_retries = scope.get_f64(retries)? as i64;
-        with_parts(scope, [header, header_len, buffers, refs], |parts| {
+        with_parts(scope, [header, header_len, buffers, refs], |given| {
             let id = client.with_core(heliostat_runtime::Core::next_put_id);
-            let args = client.blob(id, parts).map_err(|error| put_error(&error))?;
+            let args = given.blob(&client, id)?;
             let submission =
-                Submission { name, function, args, contains: parts.refs.to_vec(), by_ref, returns, resources, max_retries, parent };
+                Submission { name, function, args, contains: given.parts.refs.to_vec(), by_ref, returns, resources, max_retries, parent };
             let now = client.now();
             let handles = client.with_core(|core| core.submit(submission, now));
             Ok(scope.array(handles.into_iter().map(|handle| scope.u32(handle))))
@@ -124,15 +124,15 @@ raw_functions! {
     /// Adds a result to those of a running task.
     fn add_result = c"addResult" (execution, header, header_len, buffers, refs) |scope| {
         let (client, execution) = (client()?, scope.get_u32(execution)?);
-        with_parts(scope, [header, header_len, buffers, refs], |parts| {
+        with_parts(scope, [header, header_len, buffers, refs], |given| {
             let index = results(|all| all.entry(execution).or_default().values.len() as u32);
             let task = client.with_core(|core| core.execution(execution).map(|running| running.spec.task));
             let task = task.ok_or_else(|| Thrown::argument("a running task"))?;
-            let blob = client.blob(task.object(index + 1), parts).map_err(|error| put_error(&error))?;
+            let blob = given.blob(&client, task.object(index + 1))?;
             results(|all| {
                 let entry = all.entry(execution).or_default();
                 entry.values.push(heliostat_proto::Value::Ready(blob));
-                entry.contains.extend_from_slice(parts.refs);
+                entry.contains.extend_from_slice(given.parts.refs);
             });
             Ok(scope.undefined())
         })
@@ -150,14 +150,14 @@ raw_functions! {
             };
             failure = failure.fact(&scope.get_string(pair[0])?, fact);
         }
-        with_parts(scope, [header, header_len, buffers, refs], |parts| {
-            if !parts.header.is_empty() {
-                failure.thrown = Some(client.inline(parts));
+        with_parts(scope, [header, header_len, buffers, refs], |given| {
+            if !given.parts.header.is_empty() {
+                failure.thrown = Some(client.inline(given.parts));
             }
             results(|all| {
                 let entry = all.entry(execution).or_default();
                 entry.values.push(heliostat_proto::Value::Failed(Box::new(failure)));
-                entry.contains.extend_from_slice(parts.refs);
+                entry.contains.extend_from_slice(given.parts.refs);
             });
             Ok(scope.undefined())
         })

@@ -2,9 +2,10 @@
 
 use heliostat_client::{Client, Parts, PutError};
 use heliostat_proto::blob::{BlobView, VIEW_MIN};
-use heliostat_proto::{Blob, Fact, Failure};
+use heliostat_proto::{Blob, Fact, Failure, ObjectId};
 use heliostat_runtime::Handle;
 
+use crate::drafts;
 use crate::raw::{Outcome, Scope, Thrown, Value, raw_functions};
 use crate::runtime::client;
 use crate::views::{self, Label};
@@ -17,15 +18,33 @@ pub(crate) fn put_error(error: &PutError) -> Thrown {
     }
 }
 
-/// Calls `body` with the parts that JavaScript passed: header, out-of-band buffers, references.
+/// The parts of a value that JavaScript passed, and the draft that is its one buffer, if there is one.
+pub(crate) struct Given<'a> {
+    pub(crate) parts: Parts<'a>,
+    draft: Option<u32>,
+}
+
+impl Given<'_> {
+    /// Lays the value out.
+    pub(crate) fn blob(&self, client: &Client, id: ObjectId) -> Result<Blob, Thrown> {
+        match self.draft {
+            Some(draft) => drafts::seal(client, draft, id, self.parts),
+            None => client.blob(id, self.parts).map_err(|error| put_error(&error)),
+        }
+    }
+}
+
+/// Calls `body` with the parts that JavaScript passed: header, its length, out-of-band buffers or the number of a
+/// draft, references.
 pub(crate) fn with_parts<R>(
     scope: Scope,
     [header, header_len, buffers, refs]: [Value; 4],
-    body: impl FnOnce(Parts<'_>) -> Result<R, Thrown>,
+    body: impl FnOnce(Given<'_>) -> Result<R, Thrown>,
 ) -> Result<R, Thrown> {
     let refs: Vec<Handle> = scope.handles(refs)?;
     let length = scope.get_u32(header_len)? as usize;
-    let buffers = scope.elements(buffers)?;
+    let draft = scope.get_u32(buffers).ok();
+    let buffers = if draft.is_some() { Vec::new() } else { scope.elements(buffers)? };
     // SAFETY: nothing below runs JavaScript, which alone could detach or write these before the call returns.
     let (header, buffers) = unsafe {
         let header = scope.view(header)?;
@@ -33,14 +52,14 @@ pub(crate) fn with_parts<R>(
         (header, buffers)
     };
     let header = header.get(..length).ok_or_else(|| Thrown::argument("the header's length"))?;
-    body(Parts { header, buffers: &buffers, refs: &refs })
+    body(Given { parts: Parts { header, buffers: &buffers, refs: &refs }, draft })
 }
 
 /// A value as JavaScript decodes it: `{ header, buffers, refs }`. Each reference is a new handle of the program.
 pub(crate) fn read_blob(scope: Scope, client: &Client, blob: &Blob, label: Label) -> Outcome {
     match blob {
-        Blob::Inline(bytes) => read_parts(scope, client, bytes, |scope, offset, length| {
-            scope.array_buffer(&bytes[offset..offset + length])
+        Blob::Inline(bytes) => read_parts(scope, client, bytes, |scope, offset, length, _| {
+            views::immutable(scope, scope.array_buffer(&bytes[offset..offset + length]))
         }),
         Blob::Stored(locator) => {
             let pin = client
@@ -48,21 +67,29 @@ pub(crate) fn read_blob(scope: Scope, client: &Client, blob: &Blob, label: Label
                 .map(std::sync::Arc::new)
                 .map_err(|error| Thrown::new("OBJECT_FREED", format!("the object's data is gone: {error}")))?;
             let bytes = pin.bytes();
-            read_parts(scope, client, bytes, |scope, offset, length| {
+            read_parts(scope, client, bytes, |scope, offset, length, index| {
                 if (length as u64) < VIEW_MIN {
-                    scope.array_buffer(&bytes[offset..offset + length])
+                    views::immutable(scope, scope.array_buffer(&bytes[offset..offset + length]))
                 } else {
-                    views::external(scope, &pin, offset, length, label)
+                    views::external(scope, &pin, offset, length, index, label)
                 }
             })
         }
     }
 }
 
-fn read_parts(scope: Scope, client: &Client, bytes: &[u8], buffer: impl Fn(Scope, usize, usize) -> Value) -> Outcome {
+fn read_parts(
+    scope: Scope,
+    client: &Client,
+    bytes: &[u8],
+    buffer: impl Fn(Scope, usize, usize, usize) -> Value,
+) -> Outcome {
     let view = BlobView::parse(bytes).map_err(|error| Thrown::new("OBJECT_CORRUPTED", error.to_string()))?;
-    let buffers: Vec<Value> =
-        view.buffers().map(|(offset, length)| buffer(scope, offset as usize, length as usize)).collect();
+    let buffers: Vec<Value> = view
+        .buffers()
+        .enumerate()
+        .map(|(index, (offset, length))| buffer(scope, offset as usize, length as usize, index))
+        .collect();
     let entries: Vec<_> = view.refs().collect();
     let refs: Vec<Handle> = if entries.is_empty() {
         Vec::new()
@@ -107,9 +134,11 @@ raw_functions! {
     /// Stores a serialised value; returns the program's handle of it.
     fn put = c"put" (header, header_len, buffers, refs) |scope| {
         let client = client()?;
-        with_parts(scope, [header, header_len, buffers, refs], |parts| {
-            let handle = client.put(parts).map_err(|error| put_error(&error))?;
-            Ok(scope.u32(handle))
+        with_parts(scope, [header, header_len, buffers, refs], |given| {
+            let id = client.with_core(heliostat_runtime::Core::next_put_id);
+            let blob = given.blob(&client, id)?;
+            let contains = given.parts.refs.to_vec();
+            Ok(scope.u32(client.with_core(|core| core.put_as(id, blob, contains))))
         })
     }
 

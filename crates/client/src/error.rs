@@ -38,6 +38,9 @@ pub enum PutError {
     /// The store refused.
     #[error(transparent)]
     Store(#[from] heliostat_store::PutError),
+    /// The memory could not be opened for the program.
+    #[error(transparent)]
+    Expose(heliostat_store::ExposeError),
     /// The node ended.
     #[error("the node has ended")]
     NodeGone,

@@ -19,4 +19,4 @@ mod values;
 pub use client::{Client, ClientOptions};
 pub use error::{ConnectError, PutError};
 pub use ports::{Event, Notify, PortId};
-pub use values::Parts;
+pub use values::{Parts, SealOutcome, Space};

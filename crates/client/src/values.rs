@@ -7,6 +7,16 @@ use heliostat_runtime::Handle;
 use crate::client::Client;
 use crate::error::PutError;
 
+/// Bytes before the data of a draft: room for what the codec writes about it.
+const HEAD: u64 = 4096;
+
+/// Memory of the store that the program fills in place, before it is an object.
+#[derive(Debug)]
+pub struct Space {
+    draft: heliostat_store::Draft,
+    length: u64,
+}
+
 /// The parts of a serialised value, still in the memory of the program.
 #[derive(Debug, Clone, Copy)]
 pub struct Parts<'a> {
@@ -18,14 +28,24 @@ pub struct Parts<'a> {
     pub refs: &'a [Handle],
 }
 
-impl Client {
-    /// Stores a value and gives the program its first handle.
-    pub fn put(&self, parts: Parts<'_>) -> Result<Handle, PutError> {
-        let id = self.with_core(heliostat_runtime::Core::next_put_id);
-        let blob = self.blob(id, parts)?;
-        Ok(self.with_core(|core| core.put_as(id, blob, parts.refs.to_vec())))
+impl Space {
+    /// The data, once the program writes no more.
+    pub fn data(&mut self) -> &[u8] {
+        let length = self.length as usize;
+        &self.draft.bytes_mut()[HEAD as usize..HEAD as usize + length]
     }
+}
 
+/// A space did not become an object.
+#[derive(Debug)]
+pub enum SealOutcome {
+    /// What the codec wrote does not fit before the data: it must be copied.
+    TooLong(Space),
+    /// The store refused.
+    Failed(PutError),
+}
+
+impl Client {
     /// Lays a value out: up to the inline limit as bytes, above it in the store, filed under `id`. The caller keeps the
     /// references inside alive until the blob is with the state machine.
     pub fn blob(&self, id: ObjectId, parts: Parts<'_>) -> Result<Blob, PutError> {
@@ -40,6 +60,31 @@ impl Client {
         let mut draft = self.store().create(id, object).map_err(|error| self.put_error(error))?;
         layout.write(draft.bytes_mut(), parts.header, parts.buffers, &refs);
         let locator = draft.seal().map_err(heliostat_store::PutError::from).map_err(|error| self.put_error(error))?;
+        Ok(Blob::Stored(locator))
+    }
+
+    /// Zeroed memory for `length` bytes of data, and its address for the program to write to until it becomes an object
+    /// by [`Self::seal`] or is dropped.
+    pub fn allocate(&self, length: u64) -> Result<(Space, *mut u8), PutError> {
+        let id = self.with_core(heliostat_runtime::Core::next_put_id);
+        let layout = heliostat_store::Layout::new(HEAD + length).whole_pages().zeroed();
+        let mut draft = self.store().create(id, layout).map_err(|error| self.put_error(error))?;
+        let address = draft.expose().map_err(PutError::Expose)?;
+        Ok((Space { draft, length }, address.wrapping_add(HEAD as usize)))
+    }
+
+    /// Makes a value of which the memory is the one buffer. Gives the memory back when the rest is too long for the
+    /// page before it.
+    pub fn seal(&self, space: Space, header: &[u8], refs: &[Handle]) -> Result<Blob, SealOutcome> {
+        let entries = self.entries(refs);
+        let Some(layout) = Layout::around(header.len(), HEAD, space.length, entries.len()) else {
+            return Err(SealOutcome::TooLong(space));
+        };
+        let Space { mut draft, .. } = space;
+        layout.write_head(draft.bytes_mut(), header, &entries);
+        let locator = draft
+            .seal()
+            .map_err(|error| SealOutcome::Failed(self.put_error(heliostat_store::PutError::from(error))))?;
         Ok(Blob::Stored(locator))
     }
 

@@ -54,6 +54,14 @@ impl Layout {
         Self { header, header_len, buffers, refs, total: at }
     }
 
+    /// Lays out a value whose one buffer, of `len` bytes, is in place already at `offset`; `None` when the rest does not
+    /// fit before it.
+    pub fn around(header_len: usize, offset: u64, len: u64, refs: usize) -> Option<Self> {
+        let header = FIXED + BUFFER_ENTRY + refs * REF_ENTRY;
+        let fits = (header + header_len) as u64 <= offset;
+        fits.then(|| Self { header, header_len, buffers: vec![(offset, len)], refs, total: offset + len })
+    }
+
     /// Length of the whole value in bytes.
     pub fn total(&self) -> u64 {
         self.total
@@ -61,7 +69,20 @@ impl Layout {
 
     /// Writes the value into `out` (exactly [`Self::total`] bytes); padding is zeroed.
     pub fn write(&self, out: &mut [u8], header: &[u8], buffers: &[&[u8]], refs: &[RefEntry]) {
-        debug_assert!(out.len() as u64 == self.total && header.len() == self.header_len && refs.len() == self.refs);
+        debug_assert_eq!(out.len() as u64, self.total);
+        let mut end = self.write_head(out, header, refs);
+        for ((offset, len), bytes) in self.buffers.iter().zip(buffers) {
+            let (offset, len) = (*offset as usize, *len as usize);
+            out[end..offset].fill(0);
+            out[offset..offset + len].copy_from_slice(bytes);
+            end = offset + len;
+        }
+    }
+
+    /// Writes everything before the buffers and returns where it ends; what lies between there and the first buffer is
+    /// left as it is.
+    pub fn write_head(&self, out: &mut [u8], header: &[u8], refs: &[RefEntry]) -> usize {
+        debug_assert!(header.len() == self.header_len && refs.len() == self.refs);
         out[..4].copy_from_slice(&MAGIC);
         out[4..8].copy_from_slice(&(self.header_len as u32).to_le_bytes());
         out[8..12].copy_from_slice(&(self.buffers.len() as u32).to_le_bytes());
@@ -77,13 +98,7 @@ impl Layout {
             at += REF_ENTRY;
         }
         out[at..at + header.len()].copy_from_slice(header);
-        let mut end = at + header.len();
-        for ((offset, len), bytes) in self.buffers.iter().zip(buffers) {
-            let (offset, len) = (*offset as usize, *len as usize);
-            out[end..offset].fill(0);
-            out[offset..offset + len].copy_from_slice(bytes);
-            end = offset + len;
-        }
+        at + header.len()
     }
 }
 
@@ -227,6 +242,20 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_value_is_laid_out_around_a_buffer_that_is_in_place() {
+        let layout = Layout::around(100, PAGE, 5000, 1).unwrap();
+        let mut bytes = vec![0; layout.total() as usize];
+        bytes[PAGE as usize..].fill(7);
+        layout.write_head(&mut bytes, &[9; 100], &[entry(1)]);
+        let view = BlobView::parse(&bytes).unwrap();
+        assert_eq!(view.header(), [9; 100]);
+        assert_eq!(view.refs().collect::<Vec<_>>(), [entry(1)]);
+        assert_eq!(view.buffers().collect::<Vec<_>>(), [(PAGE, 5000)]);
+        assert!(bytes[PAGE as usize..].iter().all(|byte| *byte == 7));
+        assert_eq!(Layout::around(4096, PAGE, 1, 0), None);
     }
 
     #[test]
