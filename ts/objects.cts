@@ -60,21 +60,29 @@ export function get(target: ObjectRef | readonly ObjectRef[], options?: GetOptio
   check.timeout(options?.timeoutMs);
   check.signal(options?.signal);
   current();
-  const handles = refs.map(handleOf);
-  const wait = translated(() => native.wait(handles, handles.length, true));
-  const taken = wait < 0 ? take(refs, handles) : waitFor(wait, refs, options).then(() => take(refs, handles), undefined);
-  const values = Promise.resolve(taken).then((raws) => Promise.all(raws.map(fromTaken)));
-  const done = wait < 0 ? values : values.finally(() => endWait(wait));
+  const done = read(refs, refs.map(handleOf), options);
   return single ? done.then((list) => list[0]) : done;
+}
+
+async function read(refs: readonly ObjectRef[], handles: number[], options: GetOptions | undefined): Promise<unknown[]> {
+  const wait = translated(() => native.wait(handles, handles.length, true));
+  // What is there is read in this turn: its handles may be gone in the next.
+  if (wait < 0) return Promise.all(take(refs, handles).map(fromTaken));
+  try {
+    await waitFor(wait, refs, options);
+    return await Promise.all(take(refs, handles).map(fromTaken));
+  } finally {
+    endWait(wait);
+  }
 }
 
 setGetter((ref, options) => get(ref, options));
 
 interface Taken { value: RawValue | RawFailure; ref: ObjectRef }
 
-/** Reads all values, or the one failure that counts, in this turn: the handles may be gone in the next. */
+/** Reads all values, or the one failure that counts. */
 function take(refs: readonly ObjectRef[], handles: number[]): Taken[] {
-  const failed = handles.findIndex((handle) => native.refState(handle) === FAILED);
+  const failed = translated(() => handles.findIndex((handle) => native.refState(handle) === FAILED));
   const wanted = failed >= 0 ? [failed] : handles.map((_, index) => index);
   return wanted.map((index) => {
     const ref = refs[index] as ObjectRef;

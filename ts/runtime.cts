@@ -78,7 +78,8 @@ export function whenOver(wait: number, settle: () => void): void {
 
 /** Gives a wait up. */
 export function endWait(wait: number): void {
-  waits.delete(wait);
+  // The wait of a session that has ended, ended with it.
+  if (!waits.delete(wait) && membership === undefined) return;
   native.endWait(wait);
   holdLoop();
 }

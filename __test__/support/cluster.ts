@@ -13,12 +13,12 @@ const collect = runInNewContext('gc') as () => void;
 const WATCHDOG_MS = 60_000;
 
 /** Waits until `condition` gives a value that is not false or undefined, and returns it. */
-export async function eventually<T>(what: string, condition: () => T | Promise<T>): Promise<NonNullable<T>> {
+export async function eventually<T>(what: string | (() => string), condition: () => T | Promise<T>): Promise<NonNullable<T>> {
   const end = Date.now() + WATCHDOG_MS;
   for (;;) {
     const value = await condition();
     if (value !== undefined && value !== null && value !== false) return value as NonNullable<T>;
-    if (Date.now() > end) throw new Error(`watchdog: ${what} did not come about in ${WATCHDOG_MS} ms`);
+    if (Date.now() > end) throw new Error(`watchdog: ${typeof what === 'string' ? what : what()} did not come about in ${WATCHDOG_MS} ms`);
     await sleep(10);
   }
 }
@@ -73,7 +73,7 @@ export async function workerPids(): Promise<number[]> {
 /** Waits until the store holds nothing: no bytes, objects, pins or drafts. */
 export async function storeIsEmpty(): Promise<void> {
   let last = '';
-  await eventually(`an empty store (last seen: ${last})`, async () => {
+  await eventually(() => `an empty store (last seen: ${last})`, async () => {
     await collectGarbage();
     const { used, objects, pins, drafts } = await state.memory();
     last = JSON.stringify({ used, objects, pins, drafts });
