@@ -26,6 +26,8 @@ pub(crate) const HELLO_MAX: usize = 64 * 1024;
 const LINGER: Duration = Duration::from_secs(5);
 /// What a message counts for besides its variable parts.
 const MESSAGE_BASE: usize = 256;
+/// What a descriptor counts for: a process has few of them, and one that waits is open here.
+const DESCRIPTOR: usize = 64 << 10;
 
 /// A connection as the rest of the daemon sees it.
 #[derive(Debug)]
@@ -80,7 +82,7 @@ impl Conn {
         }
         let mut outbox = self.outbox.borrow_mut();
         if outbox.waiting {
-            let weight = weight(&message);
+            let weight = weight(&message) + fds.len() * DESCRIPTOR;
             outbox.bytes += weight;
             outbox.queue.push_back((message, fds, weight));
             if outbox.bytes <= OUTBOX_MAX {
@@ -216,7 +218,10 @@ fn weight(message: &FromDaemon) -> usize {
             FromDaemon::LeaseRefused { failure: why, .. } | FromDaemon::LeaseBroken { failure: why, .. } => {
                 failure(why)
             }
-            FromDaemon::State { state, .. } => state.workers.len() * 64 + state.labels.len() * 128,
+            FromDaemon::State { state, .. } => {
+                let labels: usize = state.labels.iter().map(|(name, value)| name.len() + value.len() + 64).sum();
+                state.workers.len() * 64 + labels
+            }
             _ => 0,
         }
 }

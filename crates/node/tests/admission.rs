@@ -13,6 +13,7 @@ use common::{Client, Line, config, cpus, start};
 use heliostat_node::NodeHandle;
 use heliostat_proto::Failure;
 use heliostat_proto::message::{FromDaemon, PROTOCOL_VERSION, Resources, Role, ToDaemon};
+use heliostat_wire::Sent;
 
 #[test]
 fn stand_in() {
@@ -107,10 +108,47 @@ fn garbage_closes_only_its_own_connection() {
     for length in 0..60 {
         answer(&path, &random.bytes(length * 7));
     }
-    // A long frame is not waited for: neither a length beyond all limits nor one that never comes whole.
-    assert_eq!(answer(&path, &u32::MAX.to_le_bytes()), []);
-    assert_eq!(answer(&path, &[&1_000_000_u32.to_le_bytes()[..], &vec![0; 200_000]].concat()), []);
     assert_eq!(driver.lease(cpus(1.0)).run("echo", "echo unharmed"), "unharmed");
+}
+
+#[test]
+fn a_long_frame_is_not_waited_for_before_the_greeting() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut config = config(temp.path(), 1.0);
+    config.hello_timeout = Duration::from_secs(100_000);
+    let node = start(config);
+    // A length beyond all limits, and one that is allowed later on.
+    for (length, sent) in [(u32::MAX, 0), (1_000_000, 200_000)] {
+        let bytes = [&length.to_le_bytes()[..], &vec![0; sent]].concat();
+        assert_eq!(answer(&socket(&node), &bytes), []);
+    }
+}
+
+#[test]
+fn a_process_that_never_reads_is_disconnected_before_it_costs_much() {
+    const STATES: usize = 1500;
+    let temp = tempfile::tempdir().unwrap();
+    let mut config = config(temp.path(), 1.0);
+    config.labels = (0..1000).map(|n| (format!("label {n}"), "x".repeat(100))).collect();
+    let node = start(config);
+    let mut other = Client::driver(&node);
+    let mut driver = Client::driver(&node);
+    for request in 0..STATES as u64 {
+        let mut sent = driver.line.channel.send(&ToDaemon::State { request }, Vec::new());
+        while matches!(sent, Ok(Sent::Waiting)) {
+            sent = driver.line.channel.flush();
+        }
+        // Refused once the node has had enough.
+        if sent.is_err() {
+            break;
+        }
+    }
+    assert_eq!(other.lease(cpus(1.0)).run("echo", "echo unharmed"), "unharmed");
+    let mut answers = 0;
+    while let Some(message) = driver.line.receive::<FromDaemon>() {
+        answers += usize::from(matches!(message, FromDaemon::State { .. }));
+    }
+    assert!(answers < STATES, "all {answers} answers were kept");
 }
 
 #[test]

@@ -102,12 +102,24 @@ fn a_process_that_keeps_the_pipes_open_does_not_hold_up_the_news() {
     let node = start(config(temp.path(), 1.0));
     let mut driver = Client::driver(&node);
     let mut worker = driver.lease(cpus(1.0));
-    let orphan: u32 = worker.run("fork", "orphan").parse().unwrap();
+    let orphan: u32 = worker.run("fork", "orphan echo from the orphan; exec sleep 1000").parse().unwrap();
     worker.start("fork", "exit 0");
     driver.expect("the end", |message| matches!(message, FromDaemon::LeaseBroken { .. }).then_some(()));
     assert_eq!(output(&mut driver, 1, "fork", 1), "from the orphan\n");
     assert!(common::runs(orphan), "it left the worker's group: it is its own master");
     common::kill(orphan);
+}
+
+#[test]
+fn a_process_that_goes_on_writing_does_not_hold_up_the_news() {
+    let temp = tempfile::tempdir().unwrap();
+    let node = start(config(temp.path(), 1.0));
+    let mut driver = Client::driver(&node);
+    let mut worker = driver.lease(cpus(1.0));
+    let orphan: u32 = worker.run("fork", "orphan while :; do echo more; sleep 0.1; done").parse().unwrap();
+    worker.start("fork", "exit 0");
+    driver.expect("the end", |message| matches!(message, FromDaemon::LeaseBroken { .. }).then_some(()));
+    until("it ends by the closed pipe", || !common::runs(orphan));
 }
 
 #[test]

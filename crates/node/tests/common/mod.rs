@@ -303,10 +303,10 @@ fn obey(node: &mut Client, name: &str, command: &str) -> String {
             std::thread::sleep(Duration::from_secs(1000));
         },
         "orphan" => {
-            // Holds both pipes, in a group of its own, and says something before it sleeps.
+            // Holds both pipes, in a group of its own.
             let mut shell = std::process::Command::new("/bin/sh");
             std::os::unix::process::CommandExt::process_group(&mut shell, 0);
-            shell.args(["-c", "echo from the orphan; exec sleep 1000"]).spawn().expect("a shell").id().to_string()
+            shell.args(["-c", rest]).spawn().expect("a shell").id().to_string()
         }
         "waiting" => {
             node.send(&ToDaemon::Waiting(rest == "true"));
