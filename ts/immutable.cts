@@ -22,8 +22,13 @@ function find(): Transfer | undefined {
   if (own !== undefined) return own;
   try {
     setFlagsFromString(IMMUTABLE_FLAG);
-    // The present context was made without the method; a fresh one has it, and it works on buffers of this one.
-    return runInNewContext('ArrayBuffer.prototype.transferToImmutable') as Transfer | undefined;
+    // The present context was made without the method; a fresh one has it, and it works on buffers of this one. What it
+    // gives belongs to the fresh one: made ours, so that `instanceof ArrayBuffer` holds.
+    const foreign = runInNewContext('ArrayBuffer.prototype.transferToImmutable') as Transfer | undefined;
+    if (foreign === undefined) return undefined;
+    return function transferToImmutable() {
+      return Object.setPrototypeOf(foreign.call(this), ArrayBuffer.prototype) as ArrayBuffer;
+    };
   } catch {
     return undefined;
   }
