@@ -42,6 +42,8 @@
 //! ```
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+mod checks;
 mod client;
 mod config;
 mod daemon;

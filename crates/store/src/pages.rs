@@ -74,6 +74,14 @@ impl Pages {
         self.block
     }
 
+    /// Copies every word to other pages.
+    #[cfg(test)]
+    pub(crate) fn copy_to(&self, other: &Self) {
+        for offset in (0..Self::bytes(self.holds)).step_by(8) {
+            other.word(offset).0.store(protocol::held(&self.word(offset)), std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+
     /// For the daemon: the hold words that hold something. Looks at the blocks that are marked, up to the high-water
     /// mark; the client wrote both before the fence of each pin, like the pin.
     pub(crate) fn held(&self) -> impl Iterator<Item = u64> {

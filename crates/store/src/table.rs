@@ -75,6 +75,17 @@ impl Table {
         (u64::from(index) < self.active()).then_some(Slot { map: &self.map, index })
     }
 
+    /// Copies every word of the slots in use to another table.
+    #[cfg(test)]
+    pub(crate) fn copy_to(&self, other: &Self) {
+        for index in 0..self.active() as u32 {
+            let (from, to) = (Slot { map: &self.map, index }, Slot { map: &other.map, index });
+            (0..8).for_each(|number| {
+                to.word(number).0.store(from.word(number).load(Ordering::Acquire), Ordering::Relaxed)
+            });
+        }
+    }
+
     /// The slots on pages that were ever touched.
     pub(crate) fn touched(&self, file: &Memfd) -> std::io::Result<Vec<Slot<'_>>> {
         let (mut slots, mut from) = (Vec::new(), 0);

@@ -4,6 +4,8 @@ mod lease;
 mod memory;
 mod ranges;
 mod reclaim;
+#[cfg(test)]
+pub(crate) mod replica;
 mod stats;
 
 use std::collections::{BTreeMap, HashMap};

@@ -42,7 +42,7 @@ pub(crate) struct Taken {
     pub(crate) pieces: Vec<(u64, u64, Warmth)>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct FreeRanges {
     ranges: BTreeMap<u64, (u64, Warmth)>,
     /// Starts of the ranges by warmth and by the power of two of their length.

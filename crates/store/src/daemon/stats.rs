@@ -4,7 +4,7 @@ use super::StoreDaemon;
 use crate::layout::{LANES, UNIT};
 
 /// Counters kept beside the free ranges, so that the two check each other.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Counters {
     /// Bytes granted as small leases less those that came back.
     pub(super) small: u64,
