@@ -43,6 +43,9 @@
 #![forbid(unsafe_code)]
 
 #[cfg(test)]
+extern crate self as heliostat_store; // what the unit tests share with the others names the crate
+
+#[cfg(test)]
 mod checks;
 mod client;
 mod config;
