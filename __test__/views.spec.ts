@@ -1,6 +1,6 @@
 import { randomFillSync } from 'node:crypto';
 import test from 'ava';
-import { get, type HeliostatError, put, ReadOnlyObjectError, remote, TaskError } from 'heliostat';
+import { get, getSync, type HeliostatError, put, ReadOnlyObjectError, release, remote, state, TaskError } from 'heliostat';
 import { collectGarbage, withCluster } from './support/cluster.js';
 
 withCluster(test);
@@ -11,7 +11,6 @@ const stored = () => put(new Float64Array(100_000).fill(1));
 test('a task that writes into an argument fails, and the object stays as it was', async (t) => {
   const ref = stored();
   const write = remote((array: Float64Array) => {
-    'use strict';
     array[0] = 9;
     return array[0];
   });
@@ -28,7 +27,13 @@ test('a task that writes into an argument fails, and the object stays as it was'
     return own[0];
   });
   t.is(await copy.remote(ref).get(), 9);
-  t.is(await remote((array: Float64Array) => array[0]).remote(ref).get(), 1, 'other readers never saw the write');
+  t.is(
+    await remote((array: Float64Array) => array[0])
+      .remote(ref)
+      .get(),
+    1,
+    'other readers never saw the write',
+  );
 });
 
 test('native writers change nothing but their own view, and are reported', async (t) => {
@@ -46,9 +51,12 @@ test.serial('a driver that writes hears of it at the next get of the object', as
   const ref = stored();
   const view = await get(ref);
   if (immutable) {
-    t.throws(() => {
-      view[3] = 7;
-    }, { instanceOf: TypeError, message: /Cannot assign to read only property '3'/ });
+    t.throws(
+      () => {
+        view[3] = 7;
+      },
+      { instanceOf: TypeError, message: /Cannot assign to read only property '3'/ },
+    );
   } else {
     view[3] = 7;
     const error = await t.throwsAsync(get(ref), { instanceOf: ReadOnlyObjectError });
@@ -90,4 +98,40 @@ test('plain parts of a value are fresh copies for every get', async (t) => {
   first.list.push(3);
   first.map.set('b', 2);
   t.deepEqual(await get(ref), { list: [1, 2], map: new Map([['a', 1]]) });
+});
+
+test('the same memory is given again while it is held', async (t) => {
+  const ref = put({ data: new Uint8Array(300_000).fill(8), n: 1 });
+  const [a, b] = [await get(ref), await get(ref)];
+  t.not(a, b);
+  t.is(a.data.buffer, b.data.buffer);
+});
+
+test('release empties what can be emptied, and says so', async (t) => {
+  const ref = put({ list: [new Uint8Array(300_000).fill(8)] });
+  const value = await get(ref);
+  t.is(release(value), !immutable);
+  t.is(value.list[0]?.byteLength, immutable ? 300_000 : 0);
+  t.false(release(value), 'once');
+  t.is((await get(ref)).list[0]?.[5], 8, 'the object is as it was');
+  t.false(release({ own: new Uint8Array(10) }));
+});
+
+test.serial('a synchronous loop of large gets does not fill the store', async (t) => {
+  // 40 objects of 20 MB one after the other, in a store of 256 MB, without a turn of the event loop.
+  for (let round = 0; round < 40; round += 1) {
+    using ref = put(new Uint8Array(20 << 20).fill(round));
+    t.is(getSync(ref)[20_000_000], round);
+  }
+  await collectGarbage();
+  t.true((await state.memory()).used <= 256 << 20);
+});
+
+test.serial('views are cloned as copies and transferred as they are', async (t) => {
+  const ref = put(new Uint8Array(300_000).fill(4));
+  const view = await get(ref);
+  const copy = structuredClone(view);
+  copy[0] = 1;
+  t.is(view[0], 4);
+  t.is((await get(ref))[0], 4);
 });

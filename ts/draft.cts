@@ -59,15 +59,15 @@ export class SharedDraft<A extends TypedArray> implements Draft<A> {
     if (this.#view === undefined) {
       throw new TypeError('this draft was sealed or dropped: its memory is no longer writable');
     }
+    if (this.#view.buffer.byteLength !== this.#bytes) {
+      throw new TypeError("this draft's buffer was transferred elsewhere, where it can still be written: it cannot be sealed");
+    }
     return this.#view;
   }
 
   /** Takes the memory away from JavaScript; the number that native code seals it by. */
   #take(): number {
     const { buffer } = this.#open();
-    if (buffer.byteLength !== this.#bytes) {
-      throw new TypeError("this draft's buffer was transferred elsewhere, where it can still be written: it cannot be sealed");
-    }
     this.#view = undefined;
     if (this.#draft >= 0) native.detachDraft(buffer as ArrayBuffer);
     return this.#draft;

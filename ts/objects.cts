@@ -6,7 +6,7 @@ import { errorOf, errorOfSync } from './failures.cjs';
 import { native } from './native.cjs';
 import { handleOf, makeRef, ObjectRef, setGetter, siteOf } from './object-ref.cjs';
 import { current, endWait, whenOver } from './runtime.cjs';
-import { fromRaw, translated, withEncoded } from './transfer.cjs';
+import { fromRaw, translated, withEncoded, withRoom } from './transfer.cjs';
 import type { Draft, GetOptions, PutOptions, Sealed, TypedArray, ValueOf, Values, WaitOptions } from './types.cjs';
 import { takeViolation } from './writes.cjs';
 import type { RawFailure, RawValue } from '#native';
@@ -23,10 +23,7 @@ export function put<T>(value: T, options?: PutOptions): ObjectRef<Sealed<T>> {
     throw new TypeError('put() takes a value, not an ObjectRef: the object is stored already; put it inside an array to store the reference itself');
   }
   current();
-  const handle = translated(() =>
-    withEncoded(value, native.put),
-  );
-  return makeRef(handle);
+  return makeRef(withRoom(() => withEncoded(value, native.put)));
 }
 
 /** Like {@link put}, but waits for room in a full store without blocking the event loop. */
@@ -287,7 +284,7 @@ export async function getRange(ref: ObjectRef<ArrayBufferView | ArrayBuffer>, st
 /** Zeroed memory in the shared store to fill in place: `seal()` makes it an object without a copy. */
 export function allocate<A extends TypedArray>(type: new (buffer: ArrayBuffer, byteOffset: number, length: number) => A, length: number): Draft<A> {
   current();
-  return translated(() => allocateDraft(type, length));
+  return withRoom(() => allocateDraft(type, length));
 }
 
 setStore((draft) => put(draft));

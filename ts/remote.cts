@@ -5,7 +5,7 @@ import { notYet } from './errors.cjs';
 import { native } from './native.cjs';
 import { type CallSite, handleOf, makeRef, ObjectRef, session } from './object-ref.cjs';
 import { current } from './runtime.cjs';
-import { contentHash, translated, withEncoded, withParts } from './transfer.cjs';
+import { contentHash, withEncoded, withParts, withRoom } from './transfer.cjs';
 import { encode } from './values/index.cjs';
 import type { ActorOptions, ObjectRefGenerator, RemoteClass, RemoteFunction, TaskOptions } from './types.cjs';
 
@@ -81,7 +81,7 @@ class Remote {
       return undefined;
     });
     const { numReturns, maxRetries = DEFAULT_RETRIES } = this.#options;
-    const handles = translated(() =>
+    const handles = withRoom(() =>
       withEncoded(values, (header, length, buffers, refs) =>
         native.submit(
           this.#name, hash, header, length, buffers, refs, positions, byRef, numReturns ?? -1, this.#needs,
@@ -103,7 +103,7 @@ class Remote {
   #capture(): Uint8Array {
     const known = this.#captured.value;
     if (known !== undefined && known.session === session.current) return known.hash;
-    const hash = translated(() => {
+    const hash = withRoom(() => {
       const encoded = encode(this.#function);
       const content = contentHash(encoded);
       if (!native.isDefined(content)) withParts(encoded, (...parts) => native.defineFunction(content, ...parts));

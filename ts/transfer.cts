@@ -1,7 +1,8 @@
 /** Values between this thread and the cluster: the codec's parts and native code's. */
 import { createHash } from 'node:crypto';
 import { draftView, takeDraft } from './draft.cjs';
-import { ERROR_CLASSES, HeliostatError, SerializationError, classOfCode } from './errors.cjs';
+import { ERROR_CLASSES, HeliostatError, ObjectStoreFullError, SerializationError, classOfCode } from './errors.cjs';
+import { collectGarbage } from './garbage.cjs';
 import { immutable } from './immutable.cjs';
 import { native } from './native.cjs';
 import { handleOf, makeRef, ObjectRef } from './object-ref.cjs';
@@ -80,6 +81,21 @@ function decodeNow(raw: RawValue): unknown {
 
 function dropRefs(raw: RawValue): void {
   for (const handle of raw.refs) native.release(handle);
+}
+
+/**
+ * Runs a call that takes room in the store. Where there is none, what only garbage of this thread still holds is let go
+ * of first: finalizers do not run inside a synchronous loop.
+ */
+export function withRoom<R>(call: () => R): R {
+  try {
+    return translated(call);
+  } catch (error) {
+    if (!(error instanceof ObjectStoreFullError)) throw error;
+  }
+  collectGarbage();
+  native.sweepViews();
+  return translated(call);
 }
 
 /** Native code's errors carry a code; users get the class that belongs to it. */

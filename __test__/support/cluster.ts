@@ -63,7 +63,7 @@ export function descriptors(pid: number): string[] {
   });
 }
 
-const ours = (target: string) => /heliostat|memfd:/.test(target);
+const ours = (target: string) => /memfd:|heliostat-\d+\//.test(target);
 
 /** Workers of this process, by process id. */
 export async function workerPids(): Promise<number[]> {

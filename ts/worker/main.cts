@@ -3,7 +3,7 @@ import { setRunning } from '../context.cjs';
 import { describeThrown, substitute, type Thrown } from '../failures.cjs';
 import { native } from '../native.cjs';
 import { setTaskHandler, startWorker } from '../runtime.cjs';
-import { fromRaw, type Take, withEncoded } from '../transfer.cjs';
+import { fromRaw, type Take, withEncoded, withRoom } from '../transfer.cjs';
 import { readOnly, writesOfTask } from '../writes.cjs';
 import type { RawTask } from '#native';
 
@@ -79,7 +79,7 @@ function addResults(task: RawTask, result: unknown): void {
 }
 
 function addResult(task: RawTask, value: unknown): void {
-  withEncoded(value, (...parts) => native.addResult(task.execution, ...parts));
+  withRoom(() => withEncoded(value, (...parts) => native.addResult(task.execution, ...parts)));
 }
 
 const NOTHING = new Uint8Array(0);

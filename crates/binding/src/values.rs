@@ -12,10 +12,17 @@ use crate::views::{self, Label};
 
 /// What a put that failed throws.
 pub(crate) fn put_error(error: &PutError) -> Thrown {
-    match error {
-        PutError::NodeGone => Thrown::new("NODE_DIED", "the node has ended"),
-        _ => Thrown::new("OBJECT_STORE_FULL", error.to_string()),
-    }
+    use heliostat_store::{CreateError, LeaseError, PutError as Store};
+    let code = match error {
+        PutError::NodeGone
+        | PutError::Store(
+            Store::Create(CreateError::Fenced | CreateError::Lease(LeaseError::Disconnected { .. } | LeaseError::NoSeat { .. }))
+            | Store::Seal(_),
+        ) => "NODE_DIED",
+        PutError::Expose(_) => "INTERNAL",
+        _ => "OBJECT_STORE_FULL",
+    };
+    Thrown::new(code, error.to_string())
 }
 
 /// The parts of a value that JavaScript passed, and the draft that is its one buffer, if there is one.
