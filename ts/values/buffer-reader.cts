@@ -1,4 +1,5 @@
 /** Storages and regions of a header: lengths are checked before anything is made. */
+import { types } from 'node:util';
 import type { ByteReader } from './byte-reader.cjs';
 import {
   BUFFER_INLINE,
@@ -76,14 +77,14 @@ export class Buffers {
     if (storage.made !== undefined) return storage.made;
     const { flags, bytes, length, limit } = storage;
     const special = (flags & (BUFFER_SHARED | BUFFER_RESIZABLE)) !== 0;
-    if (!special && bytes instanceof ArrayBuffer) {
+    if (!special && types.isArrayBuffer(bytes)) {
       storage.made = bytes;
     } else {
       let made: ArrayBufferLike;
       if ((flags & BUFFER_SHARED) !== 0) made = new SharedArrayBuffer(length);
       else if (limit > 0) made = new (ArrayBuffer as unknown as ResizableConstructor)(length, { maxByteLength: limit });
       else made = new ArrayBuffer(length);
-      new Uint8Array(made).set(bytes instanceof ArrayBuffer ? new Uint8Array(bytes) : bytes);
+      new Uint8Array(made).set(types.isArrayBuffer(bytes) ? new Uint8Array(bytes) : bytes);
       storage.made = special || this.own === undefined ? made : this.own(made as ArrayBuffer);
     }
     return storage.made;

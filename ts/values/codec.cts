@@ -53,6 +53,15 @@ export function encode(value: unknown, options?: { root?: string }): Encoded {
   }
 }
 
+/**
+ * Pays the one-off costs of the first function that is sent (about 50 ms of loading parsers and listing scripts). Worth
+ * calling when the event loop is idle, for example while the first workers start.
+ */
+export function warmUp(): void {
+  const loaded = require('./functions/warm-up.cjs') as typeof import('./functions/warm-up.cjs');
+  loaded.warmUp();
+}
+
 /** Every place inside `value` that cannot be sent. */
 export function inspectSerializable(value: unknown): Finding[] {
   const findings: Finding[] = [];

@@ -2,7 +2,7 @@
  * Values and functions to bytes and back. The runtime sets its {@link Hooks} once; everything else is stateless but
  * for registered serializers and the identities of classes.
  */
-export { decode, encode, inspectSerializable, prepare } from './codec.cjs';
+export { decode, encode, inspectSerializable, prepare, warmUp } from './codec.cjs';
 export type { Encoded } from './codec.cjs';
 export { setHooks } from './hooks.cjs';
 export type { Hooks } from './hooks.cjs';

@@ -49,8 +49,7 @@ export function writeObject(out: Writer, value: object): void {
   const expected = prototype === null ? undefined : standardKind(prototype);
   const kind = expected !== undefined && isOfKind(value, expected) ? expected : kindOf(value);
   if (kind === Kind.Plain) {
-    const keys = Object.getOwnPropertyNames(value);
-    if (mayBeNamed(value, prototype, keys) && out.functions.writeNamed(value)) return;
+    if (mayBeNamed(out, value, prototype) && out.functions.writeNamed(value)) return;
     const local = localOnly(value);
     if (local !== undefined) throw new Refusal(local.reason, local.hint);
   }
@@ -83,14 +82,14 @@ export function writeObject(out: Writer, value: object): void {
 }
 
 /** Objects that other processes find by a name hold functions or accessors, or are namespaces of modules. */
-function mayBeNamed(value: object, prototype: object | null, keys: readonly string[]): boolean {
+function mayBeNamed(out: Writer, value: object, prototype: object | null): boolean {
   if (prototype === null) return types.isModuleNamespaceObject(value);
-  if (prototype !== Object.prototype) return true;
-  for (const key of keys) {
+  if (prototype !== Object.prototype && out.functions.isUserPrototype(prototype)) return Object.hasOwn(value, 'constructor');
+  for (const key of Object.getOwnPropertyNames(value)) {
     const property = Object.getOwnPropertyDescriptor(value, key);
     if (property?.get !== undefined || typeof property?.value === 'function') return true;
   }
-  return Object.hasOwn(value, Symbol.toStringTag);
+  return prototype !== Object.prototype || Object.hasOwn(value, Symbol.toStringTag);
 }
 
 /** Whether the record of the kind alone gives an object with this prototype. */

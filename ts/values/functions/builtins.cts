@@ -1,6 +1,7 @@
 /**
- * Builtins by identity: where a value of the runtime is found again in any other process. Nothing is listed before a
- * native function or a namespace object is met.
+ * Builtins by identity: where a value of the runtime is found again in any other process. A function's own name says
+ * where to look first; tables of whole modules are made only when that fails, and global getters that would load half
+ * of Node are read only for a value of their name.
  */
 import { builtinModules, createRequire } from 'node:module';
 import { types } from 'node:util';
@@ -10,51 +11,105 @@ export type BuiltinPath = readonly string[];
 
 const load = createRequire(__filename);
 const SYMBOL_PREFIX = '@@';
-/** Objects below the global object and below modules that are namespaces in their own right. */
+/** How far below a module's exports values are listed. */
 const DEPTH = 3;
-/** Reading them would warn, or start something. */
-const UNREAD_GLOBALS = new Set(['localStorage', 'sessionStorage', 'navigator', 'crypto']);
 
-let paths: Map<unknown, BuiltinPath> | undefined;
+/** Where a function of the runtime is found; `url` is that of its script, where it has one. */
+export function builtinFunction(value: CallableFunction, url: string | undefined): BuiltinPath | undefined {
+  return byIntrinsic(value) ?? byGlobalName(value) ?? byModule(value, url);
+}
 
-/** Where a value of the runtime is found, if it is one. */
-export function builtinPath(value: object): BuiltinPath | undefined {
-  return table().get(value);
+/** Where a namespace or a singleton of the runtime is found. */
+export function builtinObject(value: object): BuiltinPath | undefined {
+  const name = (value as { constructor?: { name?: unknown } }).constructor?.name;
+  for (const [at, types] of SINGLETONS) {
+    // Reading some of these starts things: only for a value that may be it.
+    if (types.length > 0 && !types.includes(String(name))) continue;
+    if (readPath(at) === value) return at;
+  }
+  const tag = (value as { [Symbol.toStringTag]?: unknown })[Symbol.toStringTag];
+  if (typeof tag === 'string' && STANDARD_GLOBALS.has(tag) && readPath(['global', tag]) === value) return ['global', tag];
+  return byIntrinsic(value) ?? byModule(value, undefined);
+}
+
+/** Objects of which a process has one, and what their class is called where asking for them is not free. */
+const SINGLETONS: readonly (readonly [BuiltinPath, readonly string[]])[] = [
+  [['global'], []],
+  [['global', 'process'], []],
+  [['global', 'process', 'env'], []],
+  [['global', 'console'], []],
+  [['global', 'performance'], ['Performance']],
+  [['global', 'crypto'], ['Crypto']],
+  [['global', 'process', 'stdout'], ['WriteStream', 'Socket', 'SyncWriteStream', 'Writable']],
+  [['global', 'process', 'stderr'], ['WriteStream', 'Socket', 'SyncWriteStream', 'Writable']],
+  [['global', 'process', 'stdin'], ['ReadStream', 'Socket', 'Readable']],
+];
+
+function readPath(path: BuiltinPath): unknown {
+  let value: unknown = globalThis;
+  for (const key of path.slice(1)) value = (value as Record<string, unknown> | undefined)?.[key];
+  return value;
+}
+
+function byIntrinsic(value: object): BuiltinPath | undefined {
+  for (const [name, intrinsic] of Object.entries(intrinsics())) {
+    if (intrinsic === value) return ['intrinsic', name];
+    const found = member(intrinsic, ['intrinsic', name], value);
+    if (found !== undefined) return found;
+  }
+  return undefined;
+}
+
+/** Tries the places where a function of this name may stand: a global, its members, its prototype's members. */
+function byGlobalName(value: CallableFunction): BuiltinPath | undefined {
+  const { name } = value;
+  if (STANDARD_GLOBALS.has(name) && readPath(['global', name]) === value) return ['global', name];
+  for (const global of STANDARD_GLOBALS) {
+    const property = Object.getOwnPropertyDescriptor(globalThis, global);
+    const root: unknown = property?.value;
+    if ((typeof root !== 'function' && typeof root !== 'object') || root === null) continue;
+    const path = ['global', global];
+    const found = member(root, path, value) ?? member((root as { prototype?: unknown }).prototype, [...path, 'prototype'], value);
+    if (found !== undefined) return found;
+  }
+  return undefined;
+}
+
+/** The property of an object that holds a value under the value's own name. */
+function member(object: unknown, path: BuiltinPath, value: object): BuiltinPath | undefined {
+  if ((typeof object !== 'function' && typeof object !== 'object') || object === null) return undefined;
+  const parts = /^(?:(get|set) )?(?:\[Symbol\.(\w+)\]|(.+))$/.exec(String((value as { name?: unknown }).name ?? ''));
+  if (parts === null) return undefined;
+  const [, half, symbol, plain] = parts;
+  const key = symbol === undefined ? (plain as string) : `${SYMBOL_PREFIX}${symbol}`;
+  const property = propertyOf(object, key);
+  if (property === undefined) return undefined;
+  if (property.value === value) return [...path, key];
+  if (half === 'get' && property.get === value) return [...path, key, 'get'];
+  return half === 'set' && property.set === value ? [...path, key, 'set'] : undefined;
+}
+
+const tables = new Map<string, Map<unknown, BuiltinPath>>();
+
+/** Looks through the public modules, first through the one whose script defines the value. */
+function byModule(value: object, url: string | undefined): BuiltinPath | undefined {
+  const hinted = url?.startsWith('node:') === true && builtinModules.includes(url.slice(5)) ? [url.slice(5)] : [];
+  for (const name of [...hinted, ...loadedModules()]) {
+    let table = tables.get(name);
+    if (table === undefined) {
+      table = new Map();
+      tables.set(name, table);
+      list(load(name), [`node:${name}`], DEPTH, table);
+    }
+    const found = table.get(value);
+    if (found !== undefined) return found;
+  }
+  return undefined;
 }
 
 /** Whether a global variable belongs to the program. */
 export function isUserGlobal(name: string): boolean {
   return !STANDARD_GLOBALS.has(name) && Object.hasOwn(globalThis, name);
-}
-
-function table(): Map<unknown, BuiltinPath> {
-  if (paths !== undefined) return paths;
-  paths = new Map<unknown, BuiltinPath>([[globalThis, ['global']]]);
-  for (const name of ['Object', 'Function', 'Array', 'Promise', 'Error', 'process', 'console']) {
-    add((globalThis as unknown as Record<string, unknown>)[name], ['global', name], DEPTH);
-  }
-  for (const name of Object.getOwnPropertyNames(globalThis)) {
-    const property = Object.getOwnPropertyDescriptor(globalThis, name);
-    if (property === undefined || UNREAD_GLOBALS.has(name) || !STANDARD_GLOBALS.has(name)) continue;
-    add('value' in property ? property.value : readGetter(property), ['global', name], DEPTH);
-  }
-  for (const [name, value] of Object.entries(intrinsics())) add(value, ['intrinsic', name], 2);
-  for (const name of loadedModules()) {
-    try {
-      add(load(name), [`node:${name}`], DEPTH);
-    } catch {
-      // A module that this build of Node refuses to load has no values either.
-    }
-  }
-  return paths;
-}
-
-function readGetter(property: PropertyDescriptor): unknown {
-  try {
-    return property.get?.call(globalThis) as unknown;
-  } catch {
-    return undefined;
-  }
 }
 
 /** Whether a function has no JavaScript text. */
@@ -85,8 +140,15 @@ const STANDARD_GLOBALS = new Set(
   ].flatMap((names) => names.split(' ')),
 );
 
+let known: Record<string, object> | undefined;
+
 /** Values that no global shows but syntax makes. */
 function intrinsics(): Record<string, object> {
+  known ??= findIntrinsics();
+  return known;
+}
+
+function findIntrinsics(): Record<string, object> {
   const asyncFunction = async function () {};
   const generator = function* () {};
   const asyncGenerator = async function* () {};
@@ -121,11 +183,10 @@ function loadedModules(): string[] {
   );
 }
 
-function add(value: unknown, path: BuiltinPath, depth: number): void {
+function list(value: unknown, path: BuiltinPath, depth: number, table: Map<unknown, BuiltinPath>): void {
   if ((typeof value !== 'object' && typeof value !== 'function') || value === null) return;
-  const known = paths as Map<unknown, BuiltinPath>;
-  if (known.has(value) || types.isProxy(value)) return;
-  known.set(value, path);
+  if (table.has(value) || types.isProxy(value)) return;
+  table.set(value, path);
   if (depth === 0) return;
   for (const key of Reflect.ownKeys(value)) {
     const segment = keySegment(key);
@@ -134,10 +195,10 @@ function add(value: unknown, path: BuiltinPath, depth: number): void {
     const property = Object.getOwnPropertyDescriptor(value, key);
     if (property === undefined) continue;
     const next = [...path, segment];
-    if (property.get !== undefined && !known.has(property.get)) known.set(property.get, [...next, 'get']);
-    if (property.set !== undefined && !known.has(property.set)) known.set(property.set, [...next, 'set']);
+    if (property.get !== undefined && !table.has(property.get)) table.set(property.get, [...next, 'get']);
+    if (property.set !== undefined && !table.has(property.set)) table.set(property.set, [...next, 'set']);
     const held: unknown = property.value;
-    if (typeof held === 'function' || (depth > 1 && typeof held === 'object')) add(held, next, depth - 1);
+    if (typeof held === 'function' || (depth > 1 && typeof held === 'object')) list(held, next, depth - 1, table);
   }
 }
 
@@ -149,7 +210,7 @@ function keySegment(key: string | symbol): string | undefined {
     : undefined;
 }
 
-/** Finds a builtin again. Reads data properties only, so that no path can run anything. */
+/** Finds a builtin again. Below modules only data properties are read. */
 export function resolveBuiltin(path: BuiltinPath): unknown {
   const [origin, ...keys] = path;
   let value: unknown;
@@ -162,7 +223,8 @@ export function resolveBuiltin(path: BuiltinPath): unknown {
     const half = i === keys.length - 2 ? keys[i + 1] : undefined;
     if (half === 'get' && property.get !== undefined) return property.get;
     if (half === 'set' && property.set !== undefined) return property.set;
-    value = 'value' in property || origin !== 'global' || i > 0 ? property.value : readGetter(property);
+    // The runtime's own getters: no path of ours leads to others.
+    value = 'value' in property || origin !== 'global' ? property.value : property.get?.call(value);
   }
   return value;
 }

@@ -129,7 +129,7 @@ export class Capture {
     const found = script.importOf(name);
     if (found === undefined) return undefined;
     if (found.specifier === this.packageName) return { how: 'self', name: found.name };
-    const module = importedModule(found.specifier, directoryOf(script.url));
+    const module = importedModule(found.specifier, found.name, directoryOf(script.url));
     if (module === undefined) return undefined;
     let value: unknown;
     try {

@@ -9,7 +9,7 @@ import { writeProperties } from '../object-writer.cjs';
 import { Step } from '../path.cjs';
 import { Refusal } from '../refusal.cjs';
 import { Writer } from '../writer.cjs';
-import { builtinPath, isNative } from './builtins.cjs';
+import { isNative } from './builtins.cjs';
 import { Capture } from './capture.cjs';
 import type { Captured, CapturedCell } from './capture.cjs';
 import { CodeTable } from './code-table.cjs';
@@ -46,6 +46,7 @@ export class FunctionWriter {
   readonly fingerprinted: ((variable: ModuleVariable, captured: Captured) => void) | undefined;
   private readonly code = new CodeTable();
   private readonly isFork: boolean;
+  private readonly userPrototypes = new Map<object, boolean>();
   private readonly prototypes = new Map<object, PrivateParts | undefined>();
   private readonly fingerprints: Fingerprints;
   private readonly cells = new Map<CapturedCell, number>();
@@ -108,6 +109,10 @@ export class FunctionWriter {
     const { out } = this;
     const found = this.named.find(value);
     if (found === undefined) return false;
+    if (found.how === 'prototype') {
+      this.writePrototype(value);
+      return true;
+    }
     out.flags |= FLAG_CODE;
     out.register(value);
     if (found.how === 'self') {
@@ -130,6 +135,20 @@ export class FunctionWriter {
     this.out.byte(Tag.Import);
     this.out.varint(this.code.module(module));
     this.out.string(name, Tag.Latin1);
+  }
+
+  /** Whether instances with this prototype are the program's, not a namespace or a singleton of the runtime. */
+  isUserPrototype(prototype: object): boolean {
+    let isUser = this.userPrototypes.get(prototype);
+    if (isUser === undefined) {
+      const type: unknown = (prototype as { constructor?: unknown }).constructor;
+      isUser =
+        typeof type === 'function' &&
+        !isNative(type) &&
+        this.capture.scriptOf(type)?.url.startsWith('node:') === false;
+      this.userPrototypes.set(prototype, isUser);
+    }
+    return isUser;
   }
 
   /** Refuses what lives in this process only; returns the private names that instances of this prototype own. */
@@ -361,11 +380,7 @@ export class FunctionWriter {
   private writeImported({ module, name, value }: Captured & { how: 'import' }): void {
     const { out } = this;
     const isObject = (typeof value === 'object' && value !== null) || typeof value === 'function';
-    const path = isObject ? builtinPath(value as object) : undefined;
-    if (path !== undefined || (isObject && out.identity(value as object) !== undefined)) {
-      out.value(value);
-      return;
-    }
+    if (isObject && out.backReference(value as object)) return;
     // Even an import without an identity takes a number on the other side.
     out.register(isObject ? (value as object) : { module, name });
     this.writeImport(module, name);

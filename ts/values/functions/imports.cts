@@ -10,6 +10,10 @@ function keyOf({ kind, specifier, version, directory }: ImportedModule): string 
   return `${kind} ${specifier} ${version} ${directory}`;
 }
 
+function isAsynchronous({ kind }: ImportedModule): boolean {
+  return kind === ImportKind.Module || kind === ImportKind.ImportedFile;
+}
+
 /** Reads the table of modules. */
 export function readModules(reader: ByteReader): ImportedModule[] {
   const modules: ImportedModule[] = [];
@@ -23,7 +27,7 @@ export function readModules(reader: ByteReader): ImportedModule[] {
 
 /** Imports what is not loaded yet; undefined when nothing is missing. */
 export function importModules(modules: readonly ImportedModule[]): Promise<void> | undefined {
-  const missing = modules.filter((module) => module.kind !== ImportKind.RequiredFile && !loaded.has(keyOf(module)));
+  const missing = modules.filter((module) => isAsynchronous(module) && !loaded.has(keyOf(module)));
   if (missing.length === 0) return undefined;
   return Promise.all(
     missing.map(async (module) => {
@@ -36,7 +40,7 @@ export function importModules(modules: readonly ImportedModule[]): Promise<void>
 export function loadedModule(module: ImportedModule): unknown {
   const key = keyOf(module);
   if (!loaded.has(key)) {
-    if (module.kind !== ImportKind.RequiredFile) {
+    if (isAsynchronous(module)) {
       throw new Refusal(`imports ${module.specifier}, which has not been prepared`, 'Await prepare(header) first');
     }
     loaded.set(key, requireAgain(module));

@@ -162,6 +162,11 @@ export function scriptFacts(id: string): ScriptFacts {
   return found;
 }
 
+/** The scripts announced so far. */
+export function knownScripts(): ScriptFacts[] {
+  return [...scripts.values()];
+}
+
 /** The text of a script as it was compiled. */
 export function scriptSource(id: string): string {
   enableDebugger();

@@ -2,7 +2,7 @@
 import { types } from 'node:util';
 import { hooks } from '../hooks.cjs';
 import type { BuiltinPath } from './builtins.cjs';
-import { builtinPath, isNative } from './builtins.cjs';
+import { builtinFunction, builtinObject, isNative } from './builtins.cjs';
 import type { Capture } from './capture.cjs';
 import { guard, importerDirectory } from './compile.cjs';
 import { fileOf, ImportKind, importedFile, requiredExport } from './packages.cjs';
@@ -12,6 +12,7 @@ import type { ImportedModule } from './packages.cjs';
 export type Name =
   | { readonly how: 'self'; readonly name: string }
   | { readonly how: 'builtin'; readonly path: BuiltinPath }
+  | { readonly how: 'prototype' }
   | { readonly how: 'require'; readonly directory: string }
   | { readonly how: 'import'; readonly module: ImportedModule; readonly name: string };
 
@@ -33,20 +34,43 @@ export class NamedValues {
     if (typeof value === 'function') return this.findFunction(value as CallableFunction);
     if (value === guard) return { how: 'builtin', path: [OWN_PREFIX, 'guard'] };
     if (this.isOwnNamespace(value)) return { how: 'self', name: '*' };
-    const path = builtinPath(value);
-    if (path !== undefined) return { how: 'builtin', path };
+    const type: unknown = Object.getOwnPropertyDescriptor(value, 'constructor')?.value;
+    if (typeof type === 'function' && type.prototype === value) return { how: 'prototype' };
+    const required = this.findRequired(value);
+    if (required !== undefined) return required;
+    if (!this.isOfRuntime(value)) return undefined;
+    const path = builtinObject(value);
+    return path && { how: 'builtin', path };
+  }
+
+  /** Whether an object may be one of Node's: the first function that it holds says whose it is. */
+  private isOfRuntime(value: object): boolean {
+    for (const key of Reflect.ownKeys(value)) {
+      const property = Object.getOwnPropertyDescriptor(value, key);
+      const held: unknown = property?.get ?? property?.value;
+      if (typeof held !== 'function') continue;
+      return isNative(held) || this.capture.scriptOf(held)?.url.startsWith('node:') === true;
+    }
+    return true;
+  }
+
+  /** What a file of a package exports as a whole. */
+  private findRequired(value: object): Name | undefined {
     const file = this.capture.requiredFile(value);
     const module = file === undefined ? undefined : importedFile(file, ImportKind.RequiredFile);
-    return module === undefined ? undefined : { how: 'import', module, name: '*' };
+    return module && { how: 'import', module, name: '*' };
   }
 
   private findFunction(value: CallableFunction): Name | undefined {
     if (isNative(value)) {
-      const path = builtinPath(value);
-      return path === undefined ? undefined : { how: 'builtin', path };
+      const path = builtinFunction(value, undefined);
+      return path && { how: 'builtin', path };
     }
     const directory = importerDirectory(value);
     if (directory !== undefined) return { how: 'builtin', path: [OWN_PREFIX, 'import', directory] };
+    // Asked before the debugger, which would list every property of a function that is a package.
+    const required = this.findRequired(value);
+    if (required !== undefined) return required;
     const script = this.capture.scriptOf(value);
     if (script === undefined) return undefined;
     if (script.url.startsWith('node:')) {
@@ -54,8 +78,8 @@ export class NamedValues {
       if (paths !== undefined && (value as NodeJS.Require).cache === require.cache) {
         return { how: 'require', directory: (paths?.[0] ?? '').replace(/\/node_modules$/, '') };
       }
-      const path = builtinPath(value);
-      return path === undefined ? undefined : { how: 'builtin', path };
+      const path = builtinFunction(value, script.url);
+      return path && { how: 'builtin', path };
     }
     const file = fileOf(script.url);
     if (file === undefined || !file.includes('/node_modules/')) return undefined;

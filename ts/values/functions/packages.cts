@@ -14,6 +14,8 @@ export enum ImportKind {
   RequiredFile = 1,
   /** A file of a package, by `import`. */
   ImportedFile = 2,
+  /** A module of Node, of which a name is wanted. */
+  Builtin = 3,
 }
 
 /** A module that is imported again on the other side. */
@@ -83,10 +85,12 @@ function packageDirectory(name: string, directory: string): string | undefined {
   }
 }
 
-/** The import of an installed package or a module of Node; undefined for the user's own files. */
-export function importedModule(specifier: string, directory: string): ImportedModule | undefined {
+/** The import of a name of an installed package or a module of Node; undefined for the user's own files. */
+export function importedModule(specifier: string, name: string, directory: string): ImportedModule | undefined {
   if (isBuiltinSpecifier(specifier)) {
-    return { kind: ImportKind.Module, specifier, version: '', directory: '' };
+    // A namespace object is made by `import` alone; everything else is there at once.
+    const kind = name === '*' ? ImportKind.Module : ImportKind.Builtin;
+    return { kind, specifier, version: '', directory: '' };
   }
   if (/^[./#]/.test(specifier) || /^[a-z]+:/.test(specifier)) return undefined;
   const version = installedVersion(packageName(specifier), directory);
@@ -198,8 +202,12 @@ export async function importAgain(wanted: ImportedModule): Promise<object> {
   throw missing(wanted, failure);
 }
 
-/** Loads a CommonJS file of a package. */
+/** Loads a module of Node, or a CommonJS file of a package. */
 export function requireAgain(wanted: ImportedModule): unknown {
+  if (wanted.kind === ImportKind.Builtin) {
+    const exports = createRequire(__filename)(wanted.specifier) as object;
+    return { ...exports, default: exports };
+  }
   let failure: unknown;
   for (const directory of searched(wanted.directory)) {
     try {

@@ -104,6 +104,11 @@ export class Script {
   }
 }
 
+/** Compiles the lexer of module syntax. */
+export function prepareLexer(): void {
+  initSync();
+}
+
 const loaded = new Map<string, Script>();
 /** Programs that make scripts without end (templates, hot reload) must not fill memory with their texts. */
 const MOST_SCRIPTS = 2000;

@@ -1,0 +1,2 @@
+export const kind = 'import';
+export const describe = (x) => `${kind}:${x}`;

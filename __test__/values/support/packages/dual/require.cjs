@@ -1,0 +1,2 @@
+exports.kind = 'require';
+exports.describe = (x) => `${exports.kind}:${x}`;
