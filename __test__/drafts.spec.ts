@@ -87,11 +87,19 @@ test('a value too long for the page before a draft is stored all the same', asyn
   t.true(value.data.every((x) => x === 9));
 });
 
-test('a draft whose buffer was transferred cannot be sealed', (t) => {
+test('a draft whose buffer was transferred cannot be sealed', async (t) => {
   const draft = allocate(Uint8Array, 100_000);
-  const elsewhere = structuredClone(draft.view.buffer, { transfer: [draft.view.buffer as ArrayBuffer] });
-  t.is(elsewhere.byteLength, 100_000);
-  t.throws(() => void draft.seal(), { instanceOf: TypeError, message: /transferred/ });
+  const buffer = draft.view.buffer as ArrayBuffer & { transfer?(): ArrayBuffer };
+  if (buffer.transfer !== undefined) {
+    t.is(buffer.transfer().byteLength, 100_000);
+    t.throws(() => void draft.seal(), { instanceOf: TypeError, message: /transferred/ });
+    return;
+  }
+  // Before Node 22 the only way is a message, which copies such buffers and leaves them where they are.
+  const copy = new Uint8Array(structuredClone(buffer, { transfer: [buffer] }));
+  const ref = draft.seal();
+  copy[0] = 1;
+  t.is((await get(ref))[0], 0);
 });
 
 test('a read that is still in flight when its draft is sealed writes nothing into the object', async (t) => {
