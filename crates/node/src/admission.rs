@@ -7,10 +7,13 @@ use std::rc::Rc;
 use heliostat_proto::message::{FromDaemon, PROTOCOL_VERSION, Role, ToDaemon, Welcome};
 use heliostat_proto::{Failure, JobId, WorkerId};
 use heliostat_wire::Inbox;
+use rustix::io::Errno;
+use rustix::net::UCred;
 
 use crate::conn::Conn;
 use crate::daemon::{Daemon, Process, Shared};
-use crate::workers::{How, LEAVE_GRACE, Why};
+use crate::store::Seat;
+use crate::workers::Why;
 
 /// Serves a connection from its first byte to its last.
 pub(crate) async fn serve(shared: Shared, socket: OwnedFd) {
@@ -19,14 +22,7 @@ pub(crate) async fn serve(shared: Shared, socket: OwnedFd) {
     let mut inbox = Inbox::default();
     let patience = shared.borrow().config.hello_timeout;
     let Ok(Some(hello)) = tokio::time::timeout(patience, conn.first(&mut inbox)).await else { return };
-    let admitted = match peer {
-        Ok(peer) if peer.uid == rustix::process::getuid() => {
-            let pid = peer.pid.as_raw_nonzero().get().unsigned_abs();
-            shared.borrow_mut().admit(&conn, &hello, pid)
-        }
-        _ => Err(Failure::new("AUTHENTICATION", "this node belongs to another user")),
-    };
-    match admitted {
+    match admit(&shared, &conn, &hello, peer).await {
         Ok(id) => {
             conn.serve(&mut inbox, |message| shared.borrow_mut().on_message(id, message)).await;
             shared.borrow_mut().disconnected(id);
@@ -39,8 +35,24 @@ pub(crate) async fn serve(shared: Shared, socket: OwnedFd) {
     }
 }
 
+async fn admit(
+    shared: &Shared,
+    conn: &Rc<Conn>,
+    hello: &ToDaemon,
+    peer: Result<UCred, Errno>,
+) -> Result<WorkerId, Failure> {
+    let Some(peer) = peer.ok().filter(|peer| peer.uid == rustix::process::getuid()) else {
+        return Err(Failure::new("AUTHENTICATION", "this node belongs to another user"));
+    };
+    let pid = peer.pid.as_raw_nonzero().get().unsigned_abs();
+    let (id, role) = shared.borrow_mut().identify(hello)?;
+    // A worker that gets no seat leaves, and its end is a failed start.
+    let seat = Daemon::seat(shared, pid).await?;
+    shared.borrow_mut().enter(conn, id, role, pid, seat)
+}
+
 impl Daemon {
-    fn admit(&mut self, conn: &Rc<Conn>, hello: &ToDaemon, pid: u32) -> Result<WorkerId, Failure> {
+    fn identify(&mut self, hello: &ToDaemon) -> Result<(WorkerId, Role), Failure> {
         let ToDaemon::Hello { version, role } = *hello else {
             return Err(Failure::new("TRANSPORT", "the first message of a connection must be the greeting"));
         };
@@ -56,21 +68,30 @@ impl Daemon {
             Role::Driver => WorkerId(crate::random()),
             Role::Worker { token } => self.redeem(token)?,
         };
-        // A worker that gets no seat leaves, and its end is a failed start.
-        let seat = self.store.join(id, pid)?;
+        Ok((id, role))
+    }
+
+    fn enter(&mut self, conn: &Rc<Conn>, id: WorkerId, role: Role, pid: u32, seat: Seat) -> Result<WorkerId, Failure> {
+        let driver = role == Role::Driver;
+        // Since it was identified, the store may have taken its time.
+        let unwanted = self.children.get(&id).is_none_or(|child| child.ending.is_some());
+        if self.stopping || (!driver && unwanted) {
+            self.store.leave(seat.client, driver);
+            return Err(Failure::new("NODE_DIED", "the node is stopping"));
+        }
         if let Some(child) = self.children.get_mut(&id) {
             child.connected = true;
         }
-        let driver = role == Role::Driver;
         let welcome = Welcome {
             worker: id,
             node: self.node,
             job: if driver { JobId(crate::random()) } else { JobId::default() },
-            epoch: seat.epoch,
+            epoch: self.store.next_epoch(),
             inline_limit: self.config.inline_limit,
             seat: seat.params,
         };
-        let process = Process { conn: Rc::clone(conn), driver, pid, peers: BTreeSet::new(), leaving: false };
+        let process =
+            Process { conn: Rc::clone(conn), driver, pid, seat: seat.client, peers: BTreeSet::new(), leaving: false };
         self.processes.insert(id, process);
         conn.send(FromDaemon::Welcome(Box::new(welcome)), seat.fds);
         let actions = if driver {
@@ -95,12 +116,7 @@ impl Daemon {
         if self.children.contains_key(&id) {
             // What it held in the store is given up when its process is gone, it may still write there. A worker ends by
             // itself when its connection does.
-            let actions = self.schedule.retire(id);
-            self.perform(actions);
-            if let Some(child) = self.children.get_mut(&id) {
-                child.ending.get_or_insert(Why::Disconnected);
-            }
-            self.end_child(id, How::Within(LEAVE_GRACE));
+            self.dismiss(id, Why::Disconnected);
         } else {
             self.process_gone(id);
         }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use heliostat_proto::message::{FromDaemon, ToDaemon};
 use heliostat_wire::{Channel, ChannelError, Inbox, Sent};
 use rustix::io::Errno;
+use rustix::net::Shutdown;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
@@ -41,6 +42,8 @@ pub(crate) struct Conn {
     drained: Notify,
     /// Output is held back no more, however much there is to read.
     hurried: Cell<bool>,
+    /// The process does not read any more; what it wrote before still counts.
+    deaf: Cell<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -54,9 +57,11 @@ struct Outbox {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Open,
-    /// Nothing is read any more; the connection closes when all is sent, or at this time.
+    /// Nothing new is sent. When all that was is with the kernel, our direction is shut, on which the process closes
+    /// its own; at this time the connection ends in any case.
     Finishing(Instant),
-    Broken,
+    /// Nothing is read or sent.
+    Closed,
 }
 
 impl Conn {
@@ -71,13 +76,14 @@ impl Conn {
             changed: Notify::new(),
             drained: Notify::new(),
             hurried: Cell::new(false),
+            deaf: Cell::new(false),
         }))
     }
 
     /// Sends a message with its descriptors. A process that is gone or does not read is found out by the connection's
     /// own task.
     pub(crate) fn send(&self, message: FromDaemon, fds: Vec<OwnedFd>) {
-        if self.phase.get() != Phase::Open {
+        if self.phase.get() != Phase::Open || self.deaf.get() {
             return;
         }
         let mut outbox = self.outbox.borrow_mut();
@@ -88,18 +94,18 @@ impl Conn {
             if outbox.bytes <= OUTBOX_MAX {
                 return;
             }
-            self.phase.set(Phase::Broken);
+            self.phase.set(Phase::Closed);
         } else {
             match self.socket.get_ref().send(&message, fds) {
                 Ok(Sent::All) => return,
                 Ok(Sent::Waiting) => outbox.waiting = true,
-                Err(_) => self.phase.set(Phase::Broken),
+                Err(_) => self.deaf.set(true),
             }
         }
         self.changed.notify_one();
     }
 
-    /// Reads no more, and closes when all that was sent has left.
+    /// Sends nothing more, and closes when what was sent has left.
     pub(crate) fn finish(&self) {
         if self.phase.get() == Phase::Open {
             self.phase.set(Phase::Finishing(Instant::now() + LINGER));
@@ -120,6 +126,20 @@ impl Conn {
         }
     }
 
+    /// Waits until the process took everything, or never will.
+    pub(crate) async fn until_sent(&self) {
+        while self.phase.get() != Phase::Closed && self.outbox.borrow().waiting {
+            self.drained.notified().await;
+        }
+    }
+
+    /// Waits until all that the process sent was read.
+    pub(crate) async fn until_closed(&self) {
+        while self.phase.get() != Phase::Closed {
+            self.drained.notified().await;
+        }
+    }
+
     fn flush(&self) {
         let mut outbox = self.outbox.borrow_mut();
         let mut sent = self.socket.get_ref().flush();
@@ -130,7 +150,10 @@ impl Conn {
         }
         match sent {
             Ok(sent) => outbox.waiting = sent == Sent::Waiting,
-            Err(_) => self.phase.set(Phase::Broken),
+            Err(_) => {
+                *outbox = Outbox::default();
+                self.deaf.set(true);
+            }
         }
         if outbox.bytes <= OUTBOX_BUSY {
             self.drained.notify_waiters();
@@ -157,15 +180,20 @@ impl Conn {
     /// was one that this process may send.
     pub(crate) async fn serve(&self, inbox: &mut Inbox, mut on_message: impl FnMut(ToDaemon) -> bool) {
         self.take_messages(inbox, &mut on_message);
+        let mut shut = false;
         loop {
             let waiting = self.outbox.borrow().waiting;
             let deadline = match self.phase.get() {
                 Phase::Open => None,
-                Phase::Finishing(at) if waiting => Some(at),
-                Phase::Finishing(_) | Phase::Broken => break,
+                Phase::Finishing(at) => Some(at),
+                Phase::Closed => break,
             };
+            if deadline.is_some() && !waiting && !std::mem::replace(&mut shut, true) {
+                // An error means that the other direction is closed already, too.
+                let _ = rustix::net::shutdown(self.socket.get_ref(), Shutdown::Write);
+            }
             tokio::select! {
-                ready = self.socket.readable(), if deadline.is_none() => {
+                ready = self.socket.readable() => {
                     let Ok(mut ready) = ready else { break };
                     match self.socket.get_ref().receive(inbox) {
                         Ok(true) => tokio::task::yield_now().await,
@@ -186,38 +214,35 @@ impl Conn {
                 () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => break,
             }
         }
-        self.phase.set(Phase::Broken);
+        self.phase.set(Phase::Closed);
         self.drained.notify_waiters();
     }
 
     fn take_messages(&self, inbox: &mut Inbox, on_message: &mut impl FnMut(ToDaemon) -> bool) {
-        while self.phase.get() == Phase::Open {
+        while self.phase.get() != Phase::Closed {
             match inbox.next() {
                 Ok(Some(message)) => {
                     if !on_message(message) {
-                        self.phase.set(Phase::Broken);
+                        self.phase.set(Phase::Closed);
                     }
                 }
                 Ok(None) => break,
-                Err(_) => self.phase.set(Phase::Broken),
+                Err(_) => self.phase.set(Phase::Closed),
             }
         }
         // No message to the daemon brings a descriptor.
         if inbox.take_fd().is_ok() {
-            self.phase.set(Phase::Broken);
+            self.phase.set(Phase::Closed);
         }
     }
 }
 
 fn weight(message: &FromDaemon) -> usize {
-    let failure = |failure: &heliostat_proto::Failure| failure.message.len();
     MESSAGE_BASE
         + match message {
             FromDaemon::Output { name, lines, .. } => name.len() + lines.len(),
             FromDaemon::StoreLeased { body, .. } => body.len(),
-            FromDaemon::LeaseRefused { failure: why, .. } | FromDaemon::LeaseBroken { failure: why, .. } => {
-                failure(why)
-            }
+            FromDaemon::LeaseRefused { failure, .. } | FromDaemon::LeaseBroken { failure, .. } => failure.message.len(),
             FromDaemon::State { state, .. } => {
                 let labels: usize = state.labels.iter().map(|(name, value)| name.len() + value.len() + 64).sum();
                 state.workers.len() * 64 + labels

@@ -18,7 +18,7 @@ use crate::conn::Conn;
 use crate::output::Unclaimed;
 use crate::spawner::Order;
 use crate::store::Store;
-use crate::workers::{Child, How};
+use crate::workers::Child;
 
 /// Pause after the first failed start of a worker; it doubles with each further one, up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -53,6 +53,8 @@ pub(crate) struct Process {
     pub(crate) conn: Rc<Conn>,
     pub(crate) driver: bool,
     pub(crate) pid: u32,
+    /// Its number in the store.
+    pub(crate) seat: u32,
     /// Processes that it has a direct connection with.
     pub(crate) peers: BTreeSet<WorkerId>,
     /// The driver said that it leaves: it gets nothing new.
@@ -122,7 +124,7 @@ impl Daemon {
                     let failure = failure.unwrap_or_else(|| Failure::new("WORKER_CRASHED", "the worker is gone"));
                     self.send(client, FromDaemon::LeaseBroken { lease, worker, failure }, Vec::new());
                 }
-                Action::Reap { worker } => self.end_child(worker, How::Now),
+                Action::Reap { worker } => self.reap(worker),
             }
         }
     }
@@ -157,10 +159,7 @@ impl Daemon {
             }
             self.send(peer, FromDaemon::PeerGone { peer: id }, Vec::new());
         }
-        if process.driver {
-            self.store.free_objects_of(id);
-        }
-        self.store.client_gone(id);
+        self.store.leave(process.seat, process.driver);
     }
 
     pub(crate) fn drivers(&self) -> impl Iterator<Item = (WorkerId, &Process)> {

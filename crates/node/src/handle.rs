@@ -2,14 +2,17 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use heliostat_proto::NodeId;
+use heliostat_store::{CreateStoreError, StoreConfig, StoreDaemon};
 use tokio::net::UnixListener;
+use tokio::runtime::Builder;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::LocalSet;
 
@@ -19,7 +22,7 @@ use crate::daemon::{Daemon, Shared};
 use crate::listener;
 use crate::session::{Session, SessionError};
 use crate::spawner::{Outcome, Spawner};
-use crate::store::Store;
+use crate::store::{Inner, Store};
 use crate::workers::How;
 
 /// How long killed processes may take to be gone before the node stops without having seen it.
@@ -44,7 +47,7 @@ pub enum StartNodeError {
     },
     /// There is no object store.
     #[error(transparent)]
-    Store(#[from] heliostat_store::CreateStoreError),
+    Store(#[from] CreateStoreError),
     /// A thread or what it waits with could not be made.
     #[error("cannot start the node's {part}: {source}")]
     Thread {
@@ -83,7 +86,7 @@ pub struct NodeHandle {
 
 #[derive(Debug)]
 struct Running {
-    threads: [JoinHandle<()>; 2],
+    threads: [JoinHandle<()>; 3],
     session: Session,
 }
 
@@ -94,44 +97,45 @@ enum Command {
 }
 
 impl Node {
-    /// Starts a node in this process: two threads, a socket, and workers ahead of need. Call it on a thread that may
+    /// Starts a node in this process: three threads, a socket, and workers ahead of need. Call it on a thread that may
     /// read the environment, which workers inherit as it is now.
     pub fn start(config: NodeConfig) -> Result<NodeHandle, StartNodeError> {
         let node = NodeId(crate::random());
         let session = Session::create(&config.temp_dir)?;
         let socket = session.socket();
-        let listener = std::os::unix::net::UnixListener::bind(&socket)
-            .and_then(|listener| {
-                use std::os::unix::fs::PermissionsExt as _;
-                std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o600))?;
-                listener.set_nonblocking(true)?;
-                Ok(listener)
-            })
-            .map_err(|source| StartNodeError::Listen { path: socket.clone(), source })?;
         let thread = |part| move |source| StartNodeError::Thread { part, source };
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(thread("event loop"))?;
-        let store = Store::create(config.store_capacity)?;
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(thread("event loop"))?;
+        let listener = {
+            let _context = runtime.enter();
+            listen(&socket).map_err(|source| StartNodeError::Listen { path: socket.clone(), source })?
+        };
+        let store = Inner::new(StoreDaemon::create(StoreConfig::new(config.store_capacity))?);
         let (command_sender, commands) = unbounded_channel();
         let (outcome_sender, outcomes) = unbounded_channel();
         let (order_sender, orders) = std::sync::mpsc::channel();
+        let (job_sender, jobs) = std::sync::mpsc::channel();
 
         let spawner = Spawner::new(config.worker.clone(), socket.clone());
-        let spawner = std::thread::Builder::new()
-            .name("heliostat-spawn".into())
-            .spawn(move || spawner.run(&orders, &outcome_sender))
-            .map_err(thread("spawner"))?;
-        let event_loop = std::thread::Builder::new().name("heliostat-node".into()).spawn(move || {
-            let local = LocalSet::new();
-            local.block_on(&runtime, async move {
-                let Ok(listener) = UnixListener::from_std(listener) else { return };
-                let shared = Daemon::new(config, node, store, order_sender);
-                run(shared, listener, commands, outcomes).await;
-            });
-        });
-        let event_loop = event_loop.map_err(thread("event loop"))?;
+        // A thread that is not started takes its ends of the channels along, on which the others end.
+        let start = |name: &str, part, body: Box<dyn FnOnce() + Send>| {
+            std::thread::Builder::new().name(name.into()).spawn(body).map_err(thread(part))
+        };
+        let spawning = start("heliostat-spawn", "spawner", Box::new(move || spawner.run(&orders, &outcome_sender)))?;
+        let storing = start("heliostat-store", "store", {
+            let store = Arc::clone(&store);
+            Box::new(move || store.run(&jobs))
+        })?;
+        let event_loop = start("heliostat-node", "event loop", {
+            let store = Store::new(store, job_sender);
+            Box::new(move || {
+                LocalSet::new().block_on(&runtime, async move {
+                    let shared = Daemon::new(config, node, store, order_sender);
+                    run(shared, listener, commands, outcomes).await;
+                });
+            })
+        })?;
         let session_dir = session.dir().to_owned();
-        let running = Mutex::new(Some(Running { threads: [event_loop, spawner], session }));
+        let running = Mutex::new(Some(Running { threads: [event_loop, spawning, storing], session }));
         Ok(NodeHandle { node, socket, session_dir, commands: command_sender, running })
     }
 }
@@ -178,6 +182,14 @@ impl Drop for NodeHandle {
     fn drop(&mut self) {
         self.stop(Duration::ZERO);
     }
+}
+
+/// A socket that only this user can connect to, on the event loop of this context.
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    let listener = std::os::unix::net::UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    listener.set_nonblocking(true)?;
+    UnixListener::from_std(listener)
 }
 
 /// The event loop, from the first worker to the last.
@@ -230,12 +242,12 @@ async fn stop(shared: &Shared, outcomes: &mut UnboundedReceiver<Outcome>, grace:
     end_all(How::Now);
     let _ = tokio::time::timeout(KILLED_GRACE, all_gone(shared, outcomes)).await;
     let conns: Vec<_> = shared.borrow().processes.values().map(|process| Rc::clone(&process.conn)).collect();
-    for conn in conns {
+    for conn in &conns {
         conn.finish();
     }
     let told = async {
-        while !shared.borrow().processes.is_empty() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
+        for conn in conns {
+            conn.until_sent().await;
         }
     };
     let _ = tokio::time::timeout(FAREWELL, told).await;

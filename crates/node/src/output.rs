@@ -176,7 +176,7 @@ impl Daemon {
             if stream == Stream::Err {
                 for line in piece.lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
                     let text = String::from_utf8_lossy(line).chars().take(LAST_LINE_CHARS).collect();
-                    Self::remember_line(child, text);
+                    child.remember(text);
                 }
             }
             if !self.config.log_to_driver {

@@ -1,10 +1,12 @@
 //! What processes ask of the daemon.
 
+use std::rc::Rc;
+
 use heliostat_proto::message::{FromDaemon, ToDaemon};
 use heliostat_proto::{Failure, WorkerId};
 
 use crate::daemon::Daemon;
-use crate::workers::{How, LEAVE_GRACE};
+use crate::workers::Why;
 
 impl Daemon {
     /// Serves a message; `false` when this process may not send it, which ends its connection.
@@ -22,12 +24,10 @@ impl Daemon {
             ToDaemon::ReturnLease { lease } => self.schedule.return_lease(from, lease),
             ToDaemon::Waiting(waiting) => self.schedule.worker_waiting(from, waiting),
             ToDaemon::StoreLease { request, body } => {
-                let Some(body) = self.store.lease(from, &body) else { return false };
-                self.send(from, FromDaemon::StoreLeased { request, body }, Vec::new());
-                return true;
+                return self.lease_memory(from, request, &body);
             }
             ToDaemon::StoreFree { locators } => {
-                self.free_objects(&locators);
+                self.free_objects(locators);
                 return true;
             }
             ToDaemon::Connect { request, peer } => {
@@ -35,8 +35,7 @@ impl Daemon {
                 return true;
             }
             ToDaemon::State { request } => {
-                let state = Box::new(self.state());
-                self.send(from, FromDaemon::State { request, state }, Vec::new());
+                self.tell_state(from, request);
                 return true;
             }
             ToDaemon::Leave if driver => {
@@ -53,7 +52,7 @@ impl Daemon {
     fn leave(&mut self, driver: WorkerId) {
         let Some(process) = self.processes.get_mut(&driver).filter(|process| !process.leaving) else { return };
         process.leaving = true;
-        let conn = std::rc::Rc::clone(&process.conn);
+        let conn = Rc::clone(&process.conn);
         let last = self.drivers().next().is_none();
         let mine: Vec<WorkerId> = self
             .children
@@ -61,16 +60,14 @@ impl Daemon {
             .filter(|(_, child)| child.driver.map_or(last, |of| of == driver))
             .map(|(id, _)| *id)
             .collect();
+        // Those that are leased are killed by this; the others may leave.
         let mut actions = if last { self.schedule.prestart(0) } else { Vec::new() };
         actions.extend(self.schedule.client_gone(driver));
-        for id in &mine {
-            actions.extend(self.schedule.retire(*id));
-        }
         self.perform(actions);
         for id in &mine {
-            self.end_child(*id, How::Within(LEAVE_GRACE));
+            self.dismiss(*id, Why::Unneeded);
         }
-        let (me, child_gone) = (self.me.clone(), std::rc::Rc::clone(&self.child_gone));
+        let (me, child_gone) = (self.me.clone(), Rc::clone(&self.child_gone));
         tokio::task::spawn_local(async move {
             loop {
                 let gone = child_gone.notified();

@@ -5,6 +5,7 @@ use heliostat_proto::message::{NodeState, WorkerActivity, WorkerInfo};
 use crate::daemon::Daemon;
 
 impl Daemon {
+    /// Everything but the store.
     pub(crate) fn state(&self) -> NodeState {
         let starting =
             self.children.iter().filter(|(_, child)| !child.connected && child.ending.is_none()).map(|(id, child)| {
@@ -12,15 +13,13 @@ impl Daemon {
                 WorkerInfo { worker: *id, pid, activity: WorkerActivity::Starting }
             });
         let connected = self.schedule.workers().map(|(worker, pid, activity)| WorkerInfo { worker, pid, activity });
-        let mut state = NodeState {
+        NodeState {
             node: self.node,
             total: self.schedule.total(),
             available: self.schedule.available(),
             labels: self.config.labels.clone(),
             workers: connected.chain(starting).collect(),
             ..NodeState::default()
-        };
-        self.store.describe(&mut state);
-        state
+        }
     }
 }

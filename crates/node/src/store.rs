@@ -1,24 +1,44 @@
 //! The node's object store, as the rest of the daemon sees it.
+//!
+//! Short work is done on the event loop. To reserve the pages of a large object takes a third of a millisecond for each
+//! MiB: that is done by a thread of its own, and whatever comes meanwhile queues up there, so that workers' ends, leases
+//! and output never wait for somebody's gigabyte.
 
-use std::collections::HashMap;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use heliostat_proto::message::NodeState;
+use heliostat_proto::message::{FromDaemon, NodeState};
 use heliostat_proto::{Failure, Locator, WorkerId};
 use heliostat_shm::process::Identity;
-use heliostat_store::{CreateStoreError, StoreConfig, StoreDaemon};
+use heliostat_store::{LeaseRequest, StoreDaemon};
+use tokio::sync::oneshot;
 
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, Shared};
 
 /// How often objects that were pinned when they were freed are looked at again.
 const SWEEP_PERIOD: Duration = Duration::from_millis(100);
+/// Requests for more bytes than this are long work.
+const SHORT_MAX: u64 = 4 << 20;
 
-/// The store and who sits in it.
+/// Work for the store's thread.
+pub(crate) type Job = Box<dyn FnOnce(&mut StoreDaemon) + Send>;
+
+/// The store's daemon, which the event loop and the store's thread use in turn.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    daemon: Mutex<StoreDaemon>,
+    /// Jobs that were given to the thread and are not done. The loop stays away from the lock until there are none.
+    queued: AtomicUsize,
+}
+
+/// The store as the event loop has it.
 #[derive(Debug)]
 pub(crate) struct Store {
-    daemon: StoreDaemon,
-    seats: HashMap<WorkerId, u32>,
+    inner: Arc<Inner>,
+    jobs: Sender<Job>,
     /// Processes that joined so far.
     joined: u64,
     /// Something was freed since the last sweep, or is still pinned after it.
@@ -28,62 +48,137 @@ pub(crate) struct Store {
 /// What a process needs to work with the store.
 #[derive(Debug)]
 pub(crate) struct Seat {
-    /// Tells the lives of processes of this node apart.
-    pub(crate) epoch: u64,
+    pub(crate) client: u32,
     pub(crate) params: Vec<u8>,
     pub(crate) fds: Vec<OwnedFd>,
 }
 
-impl Store {
-    pub(crate) fn create(capacity: u64) -> Result<Self, CreateStoreError> {
-        let daemon = StoreDaemon::create(StoreConfig::new(capacity))?;
-        Ok(Self { daemon, seats: HashMap::new(), joined: 0, sweeping: false })
+/// A result, now or soon.
+#[derive(Debug)]
+pub(crate) enum Work<T> {
+    Done(T),
+    Later(oneshot::Receiver<T>),
+}
+
+impl Inner {
+    pub(crate) fn new(daemon: StoreDaemon) -> Arc<Self> {
+        Arc::new(Self { daemon: Mutex::new(daemon), queued: AtomicUsize::new(0) })
     }
 
-    pub(crate) fn join(&mut self, id: WorkerId, pid: u32) -> Result<Seat, Failure> {
-        let refuse = |error: &dyn std::error::Error| {
-            Failure::new("TRANSPORT", format!("the node's store has no place for process {pid}: {error}"))
-        };
-        let identity = Identity::of(pid).map_err(|error| refuse(&error))?;
-        let seat = self.daemon.join(identity).map_err(|error| refuse(&error))?;
-        let params = postcard::to_stdvec(&seat.params).map_err(|error| refuse(&error))?;
-        self.seats.insert(id, seat.params.client);
-        self.joined += 1;
-        Ok(Seat { epoch: self.joined, params, fds: seat.fds.into() })
-    }
-
-    /// Answers a request for memory; `None` when it is not one.
-    pub(crate) fn lease(&mut self, id: WorkerId, body: &[u8]) -> Option<Vec<u8>> {
-        let request = postcard::from_bytes(body).ok()?;
-        postcard::to_stdvec(&self.daemon.lease(*self.seats.get(&id)?, request)).ok()
-    }
-
-    /// A driver's objects end with it. Those of a worker stay: results that it made belong to others.
-    pub(crate) fn free_objects_of(&mut self, driver: WorkerId) {
-        let Some(seat) = self.seats.get(&driver) else { return };
-        // An error says that the table's extent is unknown; the objects then stay until the node ends.
-        let owned = self.daemon.owned_by(*seat).unwrap_or_default();
-        let locators: Vec<Locator> = owned.into_iter().map(|(_, locator)| locator).collect();
-        self.daemon.free(&locators);
-    }
-
-    pub(crate) fn client_gone(&mut self, id: WorkerId) {
-        if let Some(seat) = self.seats.remove(&id) {
-            self.daemon.client_gone(seat);
+    /// The body of the store's thread: works until nobody can give any more.
+    pub(crate) fn run(&self, jobs: &Receiver<Job>) {
+        for job in jobs {
+            job(&mut self.daemon.lock().unwrap_or_else(PoisonError::into_inner));
+            self.queued.fetch_sub(1, Ordering::Release);
         }
     }
+}
 
-    pub(crate) fn describe(&self, state: &mut NodeState) {
-        let stats = self.daemon.stats();
-        state.capacity = stats.capacity;
-        state.used = stats.small + stats.large;
+impl Store {
+    pub(crate) fn new(inner: Arc<Inner>, jobs: Sender<Job>) -> Self {
+        Self { inner, jobs, joined: 0, sweeping: false }
+    }
+
+    fn work<T, F>(&self, long: bool, work: F) -> Work<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut StoreDaemon) -> T + Send + 'static,
+    {
+        if !long && self.inner.queued.load(Ordering::Acquire) == 0 {
+            return Work::Done(work(&mut self.inner.daemon.lock().unwrap_or_else(PoisonError::into_inner)));
+        }
+        let (sender, receiver) = oneshot::channel();
+        self.inner.queued.fetch_add(1, Ordering::Relaxed);
+        let job: Job = Box::new(move |daemon| {
+            // Whoever asked may be gone by now.
+            let _ = sender.send(work(daemon));
+        });
+        // Without its thread the store answers nobody; that happens only while the node ends.
+        let _ = self.jobs.send(job);
+        Work::Later(receiver)
+    }
+
+    /// Gives a process a seat.
+    pub(crate) fn join(&self, pid: u32) -> Work<Result<Seat, Failure>> {
+        self.work(false, move |daemon| {
+            let refuse = |error: &dyn std::error::Error| {
+                Failure::new("TRANSPORT", format!("the node's store has no place for process {pid}: {error}"))
+            };
+            let identity = Identity::of(pid).map_err(|error| refuse(&error))?;
+            let seat = daemon.join(identity).map_err(|error| refuse(&error))?;
+            let params = postcard::to_stdvec(&seat.params).map_err(|error| refuse(&error))?;
+            Ok(Seat { client: seat.params.client, params, fds: seat.fds.into() })
+        })
+    }
+
+    /// Tells the lives of this node's processes apart.
+    pub(crate) fn next_epoch(&mut self) -> u64 {
+        self.joined += 1;
+        self.joined
+    }
+
+    /// Takes a seat back. With `owned`, the objects of its process go too: a driver's end with it; those of a worker
+    /// stay, since results that it made belong to others.
+    pub(crate) fn leave(&self, client: u32, owned: bool) {
+        self.work(true, move |daemon| {
+            if owned {
+                // An error says that the table's extent is unknown; the objects then stay until the node ends.
+                let owned = daemon.owned_by(client).unwrap_or_default();
+                let locators: Vec<Locator> = owned.into_iter().map(|(_, locator)| locator).collect();
+                daemon.free(&locators);
+            }
+            daemon.client_gone(client);
+        });
+    }
+}
+
+impl<T> Work<T> {
+    /// The result; `None` when the node ends before.
+    pub(crate) async fn wait(self) -> Option<T> {
+        match self {
+            Self::Done(result) => Some(result),
+            Self::Later(receiver) => receiver.await.ok(),
+        }
     }
 }
 
 impl Daemon {
+    /// Goes on with a result as soon as it is there.
+    fn when<T: 'static>(&mut self, work: Work<T>, then: impl FnOnce(&mut Self, T) + 'static) {
+        match work {
+            Work::Done(result) => then(self, result),
+            Work::Later(receiver) => {
+                let me = self.me.clone();
+                tokio::task::spawn_local(async move {
+                    let result = receiver.await;
+                    if let (Ok(result), Some(daemon)) = (result, me.upgrade()) {
+                        then(&mut daemon.borrow_mut(), result);
+                    }
+                });
+            }
+        }
+    }
+
+    /// Answers a request for memory; `false` when it is not one.
+    pub(crate) fn lease_memory(&mut self, from: WorkerId, request: u64, body: &[u8]) -> bool {
+        let Some(client) = self.processes.get(&from).map(|process| process.seat) else { return false };
+        let Ok(wish) = postcard::from_bytes::<LeaseRequest>(body) else { return false };
+        let long = match wish {
+            LeaseRequest::Small { least: bytes, .. } | LeaseRequest::Extent { bytes, .. } => bytes > SHORT_MAX,
+            LeaseRequest::Table { .. } => true,
+        };
+        let work = self.store.work(long, move |daemon| postcard::to_stdvec(&daemon.lease(client, wish)));
+        self.when(work, move |daemon, body| {
+            // Plain data of a known size: it cannot fail to be encoded.
+            let body = body.unwrap_or_default();
+            daemon.send(from, FromDaemon::StoreLeased { request, body }, Vec::new());
+        });
+        true
+    }
+
     /// Takes objects out of the store; those that somebody still reads are looked at again until nobody does.
-    pub(crate) fn free_objects(&mut self, locators: &[Locator]) {
-        self.store.daemon.free(locators);
+    pub(crate) fn free_objects(&mut self, locators: Vec<Locator>) {
+        self.store.work(false, move |daemon| daemon.free(&locators));
         if !std::mem::replace(&mut self.store.sweeping, true) {
             self.sweep_later();
         }
@@ -91,11 +186,31 @@ impl Daemon {
 
     fn sweep_later(&self) {
         self.after(SWEEP_PERIOD, |daemon| {
-            daemon.store.daemon.sweep_deferred();
-            daemon.store.sweeping = daemon.store.daemon.stats().deferred_objects > 0;
-            if daemon.store.sweeping {
-                daemon.sweep_later();
-            }
+            let work = daemon.store.work(false, |store| {
+                store.sweep_deferred();
+                store.stats().deferred_objects
+            });
+            daemon.when(work, |daemon, deferred| {
+                daemon.store.sweeping = deferred > 0;
+                if deferred > 0 {
+                    daemon.sweep_later();
+                }
+            });
         });
+    }
+
+    /// Tells the node's state to a process.
+    pub(crate) fn tell_state(&mut self, to: WorkerId, request: u64) {
+        let work = self.store.work(false, |store| store.stats());
+        self.when(work, move |daemon, stats| {
+            let state = NodeState { capacity: stats.capacity, used: stats.small + stats.large, ..daemon.state() };
+            daemon.send(to, FromDaemon::State { request, state: Box::new(state) }, Vec::new());
+        });
+    }
+
+    /// A seat for a process, as soon as the store has time.
+    pub(crate) async fn seat(shared: &Shared, pid: u32) -> Result<Seat, Failure> {
+        let work = shared.borrow().store.join(pid);
+        work.wait().await.unwrap_or_else(|| Err(Failure::new("NODE_DIED", "the node is stopping")))
     }
 }

@@ -18,7 +18,7 @@ use crate::spawner::{Order, Outcome, Started};
 use crate::watch::watch;
 
 /// How long a worker whose connection was closed may take to leave by itself.
-pub(crate) const LEAVE_GRACE: Duration = Duration::from_secs(1);
+const LEAVE_GRACE: Duration = Duration::from_secs(1);
 /// After a worker's end, its pipes are read until they are closed, or silent for this long: something that it started
 /// may still hold them.
 const SILENCE: Duration = Duration::from_secs(1);
@@ -42,7 +42,7 @@ pub(crate) struct Child {
     pub(crate) driver: Option<WorkerId>,
     /// What wrote the latest line, or was announced since.
     pub(crate) name: String,
-    pub(crate) last_lines: VecDeque<String>,
+    last_lines: VecDeque<String>,
     /// How it ended, for those that leased it.
     pub(crate) failure: Option<Failure>,
     marker: [u8; 16],
@@ -144,6 +144,23 @@ impl Daemon {
         Ok(())
     }
 
+    /// Lets a worker leave by itself. It gets no other lease.
+    pub(crate) fn dismiss(&mut self, worker: WorkerId, why: Why) {
+        if let Some(child) = self.children.get_mut(&worker) {
+            child.ending.get_or_insert(why);
+        }
+        self.end_child(worker, How::Within(LEAVE_GRACE));
+        let actions = self.schedule.retire(worker);
+        self.perform(actions);
+    }
+
+    /// Kills a worker that the scheduler has done with, unless it is ending already.
+    pub(crate) fn reap(&mut self, worker: WorkerId) {
+        if self.children.get(&worker).is_some_and(|child| child.ending.is_none()) {
+            self.end_child(worker, How::Now);
+        }
+    }
+
     /// Ends a child. Its entry stays until its process is gone and its output is read.
     pub(crate) fn end_child(&mut self, worker: WorkerId, how: How) {
         let Some(child) = self.children.get_mut(&worker) else { return };
@@ -221,12 +238,15 @@ impl Daemon {
         }
         self.child_gone.notify_waiters();
     }
+}
 
-    pub(crate) fn remember_line(child: &mut Child, line: String) {
-        if child.last_lines.len() == LAST_LINES {
-            child.last_lines.pop_front();
+impl Child {
+    /// Keeps one of the last lines of standard error.
+    pub(crate) fn remember(&mut self, line: String) {
+        if self.last_lines.len() == LAST_LINES {
+            self.last_lines.pop_front();
         }
-        child.last_lines.push_back(line);
+        self.last_lines.push_back(line);
     }
 }
 
@@ -261,6 +281,11 @@ async fn tend(shared: Shared, worker: WorkerId, pid: u32, pidfd: Rc<AsyncFd<Owne
     }
     for pipe in &pipes {
         pipe.finish(&mut shared.borrow_mut(), worker);
+    }
+    // What it asked for before it ended counts, such as objects that it gave back.
+    let conn = shared.borrow().processes.get(&worker).map(|process| Rc::clone(&process.conn));
+    if let Some(conn) = conn {
+        let _ = tokio::time::timeout(SILENCE, conn.until_closed()).await;
     }
     exit::reap(pidfd.get_ref());
     shared.borrow_mut().child_ended(worker, pid, status);

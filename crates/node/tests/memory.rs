@@ -3,6 +3,7 @@
 mod common;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::{Client, OverSocket, config, cpus, start, until};
 use heliostat_node::NodeHandle;
@@ -125,4 +126,54 @@ fn locators_of_nothing_are_no_harm() {
     });
     driver.send(&ToDaemon::StoreFree { locators: locators.to_vec() });
     assert_eq!(driver.lease(cpus(1.0)).run("echo", "echo fine"), "fine");
+}
+
+#[test]
+fn a_large_object_holds_up_nobody_who_needs_no_memory() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut config = config(temp.path(), 1.0);
+    config.store_capacity = 1 << 30;
+    let node = start(config);
+    let mut driver = Client::driver(&node);
+    let mut worker = driver.lease(cpus(1.0));
+    let large = Storing::new(&node);
+    let started = std::time::Instant::now();
+    let mut leases = 0;
+    let (granted, took) = std::thread::scope(|scope| {
+        let draft = scope.spawn(|| {
+            let layout = heliostat_store::Layout::new(400 << 20);
+            let granted = large.store.create(large.object(1), layout).is_ok();
+            (granted, started.elapsed())
+        });
+        while !draft.is_finished() {
+            driver.send(&ToDaemon::ReturnLease { lease: worker.lease });
+            let wanted = driver.request(cpus(1.0));
+            worker.lease = driver.expect("a lease", |message| match message {
+                FromDaemon::LeaseGranted { request, lease, .. } if *request == wanted => Some(*lease),
+                _ => None,
+            });
+            leases += 1;
+        }
+        draft.join().unwrap()
+    });
+    // On a machine that is short of memory the object is refused, and there is nothing to compare.
+    if granted && took > Duration::from_millis(50) {
+        assert!(leases >= 5, "only {leases} leases while an object's pages were made in {took:?}");
+    }
+}
+
+#[test]
+fn what_a_worker_gave_back_last_is_taken() {
+    let temp = tempfile::tempdir().unwrap();
+    let node = start(config(temp.path(), 1.0));
+    let mut driver = Client::driver(&node);
+    let storing = Storing::new(&node);
+    let before = used(&mut driver);
+    for round in 0..10 {
+        let worker = driver.lease(cpus(1.0));
+        let Locator { segment, slot, offset, length, generation } = storing.put(round);
+        worker.start("last", &format!("free {segment} {slot} {offset} {length} {generation}"));
+        driver.expect("its end", |message| matches!(message, FromDaemon::LeaseBroken { .. }).then_some(()));
+        until("its last message counts", || used(&mut driver) == before);
+    }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use heliostat_node::{Node, NodeConfig, NodeHandle, WorkerCommand};
 use heliostat_proto::message::{FromDaemon, PROTOCOL_VERSION, Resources, Role, TaskSpec, ToDaemon, ToPeer, Welcome};
-use heliostat_proto::{Blob, Bytes, JobId, TaskId, Value, WorkerId};
+use heliostat_proto::{Blob, Bytes, JobId, Locator, TaskId, Value, WorkerId};
 use heliostat_wire::{Channel, ChannelError, Inbox, Sent};
 use rustix::event::{PollFd, PollFlags};
 use serde::Serialize;
@@ -298,6 +298,14 @@ fn obey(node: &mut Client, name: &str, command: &str) -> String {
                 std::thread::sleep(Duration::from_secs(1000));
             }
         }
+        "free" => {
+            let mut numbers = rest.split(' ').map(|number| number.parse::<u64>().expect("a number"));
+            let mut next = || numbers.next().expect("five numbers");
+            let (segment, slot, offset, length) = (next() as u32, next() as u32, next(), next());
+            let locator = Locator { segment, slot, offset, length, generation: next() as u32 };
+            node.send(&ToDaemon::StoreFree { locators: vec![locator] });
+            std::process::exit(0)
+        }
         "exit" => std::process::exit(rest.parse().expect("a code")),
         "hang" => loop {
             std::thread::sleep(Duration::from_secs(1000));
@@ -360,7 +368,7 @@ impl heliostat_store::DaemonLink for OverSocket {
         }
     }
 
-    fn free(&self, locators: &[heliostat_proto::Locator]) {
+    fn free(&self, locators: &[Locator]) {
         // After the end of the connection there is nobody to tell.
         let _ = self.line().channel.send(&ToDaemon::StoreFree { locators: locators.to_vec() }, Vec::new());
     }
