@@ -5,19 +5,41 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import test from 'ava';
-import { AlreadyInitializedError, get, init, isInitialized, NotInitializedError, put, remote, shutdown } from 'heliostat';
+import {
+  AlreadyInitializedError,
+  get,
+  init,
+  isInitialized,
+  NotInitializedError,
+  put,
+  remote,
+  shutdown,
+} from 'heliostat';
 import { descendants, eventually } from './support/cluster.js';
 
 const FIXTURES = fileURLToPath(new URL('fixtures/', import.meta.url));
 
-interface Program { child: ChildProcess; out: () => string; err: () => string; end: Promise<[code: number | null, signal: string | null]> }
+interface Program {
+  child: ChildProcess;
+  out: () => string;
+  err: () => string;
+  end: Promise<[code: number | null, signal: string | null]>;
+}
 
 function program(name: string, tempDir: string): Program {
-  const child = spawn(process.execPath, [join(FIXTURES, name)], { env: { ...process.env, TEST_TEMP_DIR: tempDir }, stdio: ['ignore', 'pipe', 'pipe'] });
+  const child = spawn(process.execPath, [join(FIXTURES, name)], {
+    env: { ...process.env, TEST_TEMP_DIR: tempDir },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
   let [out, err] = ['', ''];
   child.stdout.on('data', (data) => (out += data));
   child.stderr.on('data', (data) => (err += data));
-  return { child, out: () => out, err: () => err, end: once(child, 'close') as Promise<[number | null, string | null]> };
+  return {
+    child,
+    out: () => out,
+    err: () => err,
+    end: once(child, 'close') as Promise<[number | null, string | null]>,
+  };
 }
 
 const temp = () => mkdtempSync(join(tmpdir(), 'heliostat-test-'));
@@ -25,7 +47,9 @@ const temp = () => mkdtempSync(join(tmpdir(), 'heliostat-test-'));
 /** Session directories below a temp dir. */
 function sessions(tempDir: string): string[] {
   const [base] = readdirSync(tempDir);
-  return base === undefined ? [] : readdirSync(join(tempDir, base)).filter((name) => existsSync(join(tempDir, base, name, 'node.sock')));
+  return base === undefined
+    ? []
+    : readdirSync(join(tempDir, base)).filter((name) => existsSync(join(tempDir, base, name, 'node.sock')));
 }
 
 const alive = (pid: number) => existsSync(`/proc/${pid}`) && !/\) Z /.test(readFileSync(`/proc/${pid}/stat`, 'utf8'));
@@ -58,7 +82,10 @@ test.serial('a second init with other options names the option', async (t) => {
 
 test.serial('options out of range or of a wrong type are refused', async (t) => {
   await t.throwsAsync(init({ numCpus: -1 }), { instanceOf: RangeError, message: /numCpus/ });
-  await t.throwsAsync(init({ objectStoreMemory: 'x' as never }), { instanceOf: TypeError, message: /objectStoreMemory/ });
+  await t.throwsAsync(init({ objectStoreMemory: 'x' as never }), {
+    instanceOf: TypeError,
+    message: /objectStoreMemory/,
+  });
   await t.throwsAsync(init({ nonsense: 1 } as never), { instanceOf: TypeError, message: /nonsense/ });
   t.false(isInitialized());
 });

@@ -1,8 +1,18 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import {
-  get, getRuntimeContext, isHeliostatError, type ObjectRef, OwnerDiedError, put, remote, SerializationError, state, TaskError,
-  UnschedulableError, WorkerCrashedError,
+  get,
+  getRuntimeContext,
+  isHeliostatError,
+  type ObjectRef,
+  OwnerDiedError,
+  put,
+  remote,
+  SerializationError,
+  state,
+  TaskError,
+  UnschedulableError,
+  WorkerCrashedError,
 } from 'heliostat';
 import { eventually, storeIsEmpty, withCluster, workerPids } from './support/cluster.js';
 
@@ -15,8 +25,16 @@ test('values and top-level references arrive as values, nested references as ref
   const ref = put(20);
   t.is(await add.remote(ref, 22).get(), 42);
   t.is(await add.remote(add.remote(1, 2), add.remote(ref, 4)).get(), 27);
-  const kinds = remote((plain: number, nested: { ref: unknown }, list: unknown[]) => [typeof plain, String(nested.ref), String(list[0])]);
-  t.deepEqual(await kinds.remote(ref, { ref }, [ref]).get(), ['number', `ObjectRef(${ref.id})`, `ObjectRef(${ref.id})`]);
+  const kinds = remote((plain: number, nested: { ref: unknown }, list: unknown[]) => [
+    typeof plain,
+    String(nested.ref),
+    String(list[0]),
+  ]);
+  t.deepEqual(await kinds.remote(ref, { ref }, [ref]).get(), [
+    'number',
+    `ObjectRef(${ref.id})`,
+    `ObjectRef(${ref.id})`,
+  ]);
 });
 
 test('a large argument and a large result go through the store without copies of the reader', async (t) => {
@@ -29,7 +47,12 @@ test('a large argument and a large result go through the store without copies of
 test('a captured constant travels with the function', async (t) => {
   const factor = 7;
   const table = new Map([['a', 1]]);
-  t.is(await remote((x: number) => x * factor + (table.get('a') ?? 0)).remote(6).get(), 43);
+  t.is(
+    await remote((x: number) => x * factor + (table.get('a') ?? 0))
+      .remote(6)
+      .get(),
+    43,
+  );
 });
 
 test('a task reads references that it holds, and makes tasks of its own', async (t) => {
@@ -48,7 +71,7 @@ test('more tasks wait for their own tasks than there are CPUs', async (t) => {
   t.deepEqual(await get(Array.from({ length: 6 }, (_, i) => parent.remote(i))), [1, 2, 3, 4, 5, 6]);
 });
 
-test('a reference that a task made is readable as long as its process lives', async (t) => {
+test.serial('a reference that a task made is readable as long as its process lives', async (t) => {
   const maker = remote(() => ({ made: put(new Uint8Array(150_000).fill(3)), pid: process.pid }));
   const { made, pid } = await maker.remote().get();
   t.is((await get(made))[7], 3);
@@ -117,22 +140,35 @@ test('numReturns splits the result', async (t) => {
   const pair = remote((n: number): [number, string] => [n, `${n}`]).options({ numReturns: 2 });
   const [n, s] = pair.remote(4);
   t.deepEqual(await get([s, n]), ['4', 4]);
-  const [a, b, c] = remote(() => [1, 2]).options({ numReturns: 3 }).remote();
-  for (const ref of [a, b, c]) await t.throwsAsync(get(ref as ObjectRef), { instanceOf: TaskError, message: /array of 3/ });
+  const [a, b, c] = remote(() => [1, 2])
+    .options({ numReturns: 3 })
+    .remote();
+  for (const ref of [a, b, c])
+    await t.throwsAsync(get(ref as ObjectRef), { instanceOf: TaskError, message: /array of 3/ });
 });
 
 test('what cannot be sent is refused at the call, or as the failure of the task', async (t) => {
   const error = t.throws(() => identity.remote({ deep: [new WeakMap()] }), { instanceOf: SerializationError });
   t.regex(error.path, /deep\[0\]$/);
-  await t.throwsAsync(remote(() => ({ promise: [new WeakSet()] })).remote().get(), { instanceOf: SerializationError });
+  await t.throwsAsync(
+    remote(() => ({ promise: [new WeakSet()] }))
+      .remote()
+      .get(),
+    { instanceOf: SerializationError },
+  );
 });
 
 test('a task knows where it runs', async (t) => {
   const here = getRuntimeContext();
-  const there = await remote(() => {
-    const { taskId, taskName, attempt, jobId, nodeId, workerId } = getRuntimeContext();
-    return { taskId, taskName, attempt, jobId, nodeId, workerId };
-  }, { name: 'finder' }).remote().get();
+  const there = await remote(
+    () => {
+      const { taskId, taskName, attempt, jobId, nodeId, workerId } = getRuntimeContext();
+      return { taskId, taskName, attempt, jobId, nodeId, workerId };
+    },
+    { name: 'finder' },
+  )
+    .remote()
+    .get();
   t.is(there.taskName, 'finder');
   t.is(there.jobId, here.jobId);
   t.is(there.nodeId, here.nodeId);
@@ -143,9 +179,19 @@ test('a task knows where it runs', async (t) => {
 });
 
 test('a request that can never be met is refused', async (t) => {
-  const error = await t.throwsAsync(remote(() => 1, { numGpus: 1 }).remote().get(), { instanceOf: UnschedulableError });
+  const error = await t.throwsAsync(
+    remote(() => 1, { numGpus: 1 })
+      .remote()
+      .get(),
+    { instanceOf: UnschedulableError },
+  );
   t.regex(error.message, /GPU/);
-  await t.throwsAsync(remote(() => 1, { numCpus: 64 }).remote().get(), { instanceOf: UnschedulableError });
+  await t.throwsAsync(
+    remote(() => 1, { numCpus: 64 })
+      .remote()
+      .get(),
+    { instanceOf: UnschedulableError },
+  );
 });
 
 test.serial('a worker that dies is replaced, and its task tried again', async (t) => {
@@ -158,16 +204,21 @@ test.serial('a worker that dies is replaced, and its task tried again', async (t
 });
 
 test.serial('a task whose worker always dies fails with the facts of its end', async (t) => {
-  const exits = remote((code: number) => {
-    console.error('about to leave');
-    process.exit(code);
-  }, { maxRetries: 0 });
+  const exits = remote(
+    (code: number) => {
+      console.error('about to leave');
+      process.exit(code);
+    },
+    { maxRetries: 0 },
+  );
   const exited = await t.throwsAsync(exits.remote(3).get(), { instanceOf: WorkerCrashedError, code: 'WORKER_CRASHED' });
   t.is(exited.exitCode, 3);
   t.is(exited.exitSignal, null);
   t.regex(exited.message, /about to leave/);
   const killed = await t.throwsAsync(
-    remote(() => process.kill(process.pid, 'SIGKILL'), { maxRetries: 1 }).remote().get(),
+    remote(() => process.kill(process.pid, 'SIGKILL'), { maxRetries: 1 })
+      .remote()
+      .get(),
     { instanceOf: WorkerCrashedError },
   );
   t.is(killed.exitSignal, 'SIGKILL');
@@ -178,7 +229,10 @@ test.serial('innocent tasks beside a dying one end as they should', async (t) =>
   const poison = remote(() => process.exit(9), { maxRetries: 0 });
   const poisons = Array.from({ length: 3 }, () => poison.remote());
   const fine = Array.from({ length: 200 }, (_, i) => add.remote(i, 1));
-  t.deepEqual(await get(fine), Array.from({ length: 200 }, (_, i) => i + 1));
+  t.deepEqual(
+    await get(fine),
+    Array.from({ length: 200 }, (_, i) => i + 1),
+  );
   for (const ref of poisons) await t.throwsAsync(ref.get(), { instanceOf: WorkerCrashedError });
 });
 
@@ -192,7 +246,9 @@ test.serial('results that nobody takes, and arguments of ended tasks, give their
 
 test.serial('idle leases go back', async (t) => {
   await add.remote(1, 2).get();
-  await eventually('all workers idle', async () => (await state.listWorkers()).every((worker) => worker.state === 'idle'));
+  await eventually('all workers idle', async () =>
+    (await state.listWorkers()).every((worker) => worker.state === 'idle'),
+  );
   await sleep(0);
   t.pass();
 });
