@@ -20,10 +20,11 @@ const shard = (i: number) => join(DEFAULT_SHARDS, expected.shards[i]?.file as st
 const lineOf = (rows: number, score: number) => `Predictions dataframe size: ${rows} | Total score for tips: ${score}`;
 const predictionLines = (stdout: string) => stdout.split('\n').filter((line) => line.startsWith('Predictions'));
 
+// One after the other: each starts programs that use every core.
 test.before(() => init());
 test.after.always(() => shutdown());
 
-test('the example prints a line for each shard, in order, equal to what pandas finds', async (t) => {
+test.serial('the example prints a line for each shard, in order, equal to what pandas finds', async (t) => {
   const { code, stdout, stderr } = await runExample(EXAMPLE);
   t.deepEqual(
     predictionLines(stdout),
@@ -35,7 +36,7 @@ test('the example prints a line for each shard, in order, equal to what pandas f
   t.is(code, 0);
 });
 
-test('the benchmark without Heliostat prints the same lines', async (t) => {
+test.serial('the benchmark without Heliostat prints the same lines', async (t) => {
   const { code, stdout } = await runExample('bench/batch-inference-plain.ts');
   t.deepEqual(
     predictionLines(stdout),
@@ -44,7 +45,7 @@ test('the benchmark without Heliostat prints the same lines', async (t) => {
   t.is(code, 0);
 });
 
-test('each row of each shard is predicted by the rule, and keeps the columns of its trip', async (t) => {
+test.serial('each row of each shard is predicted by the rule, and keeps the columns of its trip', async (t) => {
   const modelRef = put(loadTrainedModel());
   const predict = remote(predictShard);
   const shards = await listShards([]);
@@ -72,13 +73,13 @@ test('each row of each shard is predicted by the rule, and keeps the columns of 
   t.is(rows, expected.total.rows);
 });
 
-test('a model without its payload is refused', async (t) => {
+test.serial('a model without its payload is refused', async (t) => {
   const model = loadTrainedModel();
   const damaged = Object.assign((trips: Parameters<typeof model>[0]) => model(trips), { payload: new Float64Array(3) });
   await t.throwsAsync(predictShard(damaged, shard(0)), { message: /payload is damaged/ });
 });
 
-test('a changed copy of one shard changes its line', async (t) => {
+test.serial('a changed copy of one shard changes its line', async (t) => {
   const directory = await mkdtemp(join(tmpdir(), 'heliostat-test-'));
   t.teardown(() => rm(directory, { recursive: true }));
   const trips = await parquetReadObjects({
@@ -100,7 +101,7 @@ test('a changed copy of one shard changes its line', async (t) => {
   t.is(code, 0);
 });
 
-test('files that cannot be read are named, and the others are still predicted', async (t) => {
+test.serial('files that cannot be read are named, and the others are still predicted', async (t) => {
   const directory = await mkdtemp(join(tmpdir(), 'heliostat-test-'));
   t.teardown(() => rm(directory, { recursive: true }));
   const bytes = await readFile(shard(1));
@@ -137,7 +138,7 @@ test('files that cannot be read are named, and the others are still predicted', 
   t.is(code, 1);
 });
 
-test('small files of other origin will do: no other columns, several row groups, odd numbers', async (t) => {
+test.serial('small files of other origin will do: no other columns, several row groups, odd numbers', async (t) => {
   const directory = await mkdtemp(join(tmpdir(), 'heliostat-test-'));
   t.teardown(() => rm(directory, { recursive: true }));
   const filename = join(directory, 'small.parquet');
@@ -151,7 +152,7 @@ test('small files of other origin will do: no other columns, several row groups,
   t.deepEqual([...columns.score], [1, 0, 0, 1, 0, 1, 0, 1]);
 });
 
-test('a directory without Parquet files is an error that names it', async (t) => {
+test.serial('a directory without Parquet files is an error that names it', async (t) => {
   const directory = await mkdtemp(join(tmpdir(), 'heliostat-test-'));
   t.teardown(() => rm(directory, { recursive: true }));
   const { code, stderr } = await runExample(EXAMPLE, [directory]);
