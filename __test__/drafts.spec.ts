@@ -1,6 +1,5 @@
-import { closeSync, openSync, read, writeSync } from 'node:fs';
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync } from 'node:fs';
+import { closeSync, mkdtempSync, openSync, read, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
@@ -22,7 +21,12 @@ test.serial('a draft is filled in place and sealed without a copy', async (t) =>
   t.throws(() => void draft.seal(), { instanceOf: TypeError });
   const value = await get(ref);
   t.true(value instanceof Float64Array && value.length === 100_000 && value.every((x, i) => x === i));
-  t.is(await remote((array: Float64Array) => array[99_999]).remote(ref).get(), 99_999);
+  t.is(
+    await remote((array: Float64Array) => array[99_999])
+      .remote(ref)
+      .get(),
+    99_999,
+  );
 });
 
 test('small and empty drafts are objects like others', async (t) => {
@@ -35,7 +39,15 @@ test('small and empty drafts are objects like others', async (t) => {
 
 test('every kind of typed array can be drafted', async (t) => {
   const kinds = [
-    Int8Array, Uint8Array, Uint8ClampedArray, Int16Array, Uint16Array, Int32Array, Uint32Array, Float32Array, Float64Array,
+    Int8Array,
+    Uint8Array,
+    Uint8ClampedArray,
+    Int16Array,
+    Uint16Array,
+    Int32Array,
+    Uint32Array,
+    Float32Array,
+    Float64Array,
   ] as const;
   for (const kind of kinds) {
     const draft = allocate(kind as typeof Uint8Array, 70_000);
@@ -146,8 +158,14 @@ test.serial('drafts that are dropped or collected give their memory back', async
   })();
   await storeIsEmpty();
   const again = allocate(Uint8Array, 1_000_000);
-  t.true(again.view.every((x) => x === 0), 'recycled memory is zeroed');
+  t.true(
+    again.view.every((x) => x === 0),
+    'recycled memory is zeroed',
+  );
   again[Symbol.dispose]();
-  await eventually('the memory', async () => (await collectGarbage(), (await state.memory()).used === 0));
+  await eventually('the memory', async () => {
+    await collectGarbage();
+    return (await state.memory()).used === 0;
+  });
   t.is((await locate(put(1))).state, 'inline');
 });

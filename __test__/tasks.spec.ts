@@ -92,7 +92,7 @@ test('what a task throws arrives with its class, its fields, its stack and the p
   t.true(cause instanceof RangeError);
   t.is(cause.cause, 'the map');
   t.is(cause.distance, 12);
-  t.regex(error.stack ?? '', /tasks\.spec\.ts:\d+.*\n[^]*remote call[^]*tasks\.spec\.ts/);
+  t.regex(error.stack ?? '', /tasks\.spec\.ts:\d+.*\n[\s\S]*remote call[\s\S]*tasks\.spec\.ts/);
   t.true(isHeliostatError(error, 'TASK_FAILED'));
 });
 

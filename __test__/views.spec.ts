@@ -1,6 +1,16 @@
 import { randomFillSync } from 'node:crypto';
 import test from 'ava';
-import { get, getSync, type HeliostatError, put, ReadOnlyObjectError, release, remote, state, TaskError } from 'heliostat';
+import {
+  get,
+  getSync,
+  type HeliostatError,
+  put,
+  ReadOnlyObjectError,
+  release,
+  remote,
+  state,
+  TaskError,
+} from 'heliostat';
 import { collectGarbage, withCluster } from './support/cluster.js';
 
 withCluster(test);

@@ -3,7 +3,10 @@ import { notYet } from './errors.cjs';
 import type { ActorHandle, AnyActorHandle } from './types.cjs';
 
 /** The handle of a named actor. */
-export function getActor<I>(_name: string, _options?: { namespace?: string }): Promise<ActorHandle<I extends abstract new (...args: any[]) => infer O ? O : I>> {
+export function getActor<I>(
+  _name: string,
+  _options?: { namespace?: string },
+): Promise<ActorHandle<I extends abstract new (...args: any[]) => infer O ? O : I>> {
   return Promise.reject(notYet('getActor()'));
 }
 

@@ -60,7 +60,9 @@ export class SharedDraft<A extends TypedArray> implements Draft<A> {
       throw new TypeError('this draft was sealed or dropped: its memory is no longer writable');
     }
     if (this.#view.buffer.byteLength !== this.#bytes) {
-      throw new TypeError("this draft's buffer was transferred elsewhere, where it can still be written: it cannot be sealed");
+      throw new TypeError(
+        "this draft's buffer was transferred elsewhere, where it can still be written: it cannot be sealed",
+      );
     }
     return this.#view;
   }
@@ -104,7 +106,10 @@ export function allocateDraft<A extends TypedArray>(type: ArrayClass<A>, length:
     return new SharedDraft(type, length, length * bytesPerElement);
   } catch (error) {
     if (error instanceof HeliostatError || (error as { code?: string }).code !== 'NO_EXTERNAL_BUFFERS') throw error;
-    throw new TypeError('this runtime does not allow buffers outside of its own memory: fill an array of your own and put it', { cause: error });
+    throw new TypeError(
+      'this runtime does not allow buffers outside of its own memory: fill an array of your own and put it',
+      { cause: error },
+    );
   }
 }
 

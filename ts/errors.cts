@@ -94,48 +94,135 @@ export class ObjectReconstructionFailedError extends ObjectLostError {
   }
 }
 
-export class TaskCancelledError extends HeliostatError { override readonly code = 'TASK_CANCELLED'; }
-export class TaskTimeoutError extends HeliostatError { override readonly code = 'TASK_TIMEOUT'; }
-export class GetTimeoutError extends HeliostatError { override readonly code = 'GET_TIMEOUT'; }
-export class OutOfMemoryError extends HeliostatError { override readonly code = 'OUT_OF_MEMORY'; }
+export class TaskCancelledError extends HeliostatError {
+  override readonly code = 'TASK_CANCELLED';
+}
+export class TaskTimeoutError extends HeliostatError {
+  override readonly code = 'TASK_TIMEOUT';
+}
+export class GetTimeoutError extends HeliostatError {
+  override readonly code = 'GET_TIMEOUT';
+}
+export class OutOfMemoryError extends HeliostatError {
+  override readonly code = 'OUT_OF_MEMORY';
+}
 export class ActorError extends HeliostatError {}
-export class ActorDiedError extends ActorError { override readonly code = 'ACTOR_DIED'; }
-export class ActorUnavailableError extends ActorError { override readonly code = 'ACTOR_UNAVAILABLE'; }
-export class ActorNotFoundError extends HeliostatError { override readonly code = 'ACTOR_NOT_FOUND'; }
-export class ActorAlreadyExistsError extends HeliostatError { override readonly code = 'ACTOR_ALREADY_EXISTS'; }
-export class PendingCallsLimitError extends HeliostatError { override readonly code = 'PENDING_CALLS_LIMIT'; }
-export class UnschedulableError extends HeliostatError { override readonly code = 'UNSCHEDULABLE'; }
-export class NodeDiedError extends HeliostatError { override readonly code = 'NODE_DIED'; }
-export class OwnerDiedError extends ObjectLostError { override readonly code = 'OWNER_DIED'; }
-export class ObjectFreedError extends ObjectLostError { override readonly code = 'OBJECT_FREED'; }
-export class ObjectFetchTimedOutError extends ObjectLostError { override readonly code = 'OBJECT_FETCH_TIMED_OUT'; }
-export class ObjectCorruptedError extends ObjectLostError { override readonly code = 'OBJECT_CORRUPTED'; }
-export class ObjectStoreFullError extends HeliostatError { override readonly code = 'OBJECT_STORE_FULL'; }
-export class OutOfDiskError extends HeliostatError { override readonly code = 'OUT_OF_DISK'; }
-export class ReadOnlyObjectError extends HeliostatError { override readonly code = 'READ_ONLY_OBJECT'; }
-export class OutOfBandRefError extends HeliostatError { override readonly code = 'OUT_OF_BAND_REF'; }
-export class DeadlockError extends HeliostatError { override readonly code = 'DEADLOCK'; }
-export class RefDisposedError extends HeliostatError { override readonly code = 'REF_DISPOSED'; }
-export class NameNotFoundError extends HeliostatError { override readonly code = 'NAME_NOT_FOUND'; }
-export class NameTakenError extends HeliostatError { override readonly code = 'NAME_TAKEN'; }
-export class StreamReplayError extends HeliostatError { override readonly code = 'STREAM_REPLAY'; }
-export class RuntimeEnvSetupError extends HeliostatError { override readonly code = 'RUNTIME_ENV_SETUP'; }
-export class AuthenticationError extends HeliostatError { override readonly code = 'AUTHENTICATION'; }
-export class TransportError extends HeliostatError { override readonly code = 'TRANSPORT'; }
-export class AlreadyInitializedError extends HeliostatError { override readonly code = 'ALREADY_INITIALIZED'; }
-export class NotInitializedError extends HeliostatError { override readonly code = 'NOT_INITIALIZED'; }
+export class ActorDiedError extends ActorError {
+  override readonly code = 'ACTOR_DIED';
+}
+export class ActorUnavailableError extends ActorError {
+  override readonly code = 'ACTOR_UNAVAILABLE';
+}
+export class ActorNotFoundError extends HeliostatError {
+  override readonly code = 'ACTOR_NOT_FOUND';
+}
+export class ActorAlreadyExistsError extends HeliostatError {
+  override readonly code = 'ACTOR_ALREADY_EXISTS';
+}
+export class PendingCallsLimitError extends HeliostatError {
+  override readonly code = 'PENDING_CALLS_LIMIT';
+}
+export class UnschedulableError extends HeliostatError {
+  override readonly code = 'UNSCHEDULABLE';
+}
+export class NodeDiedError extends HeliostatError {
+  override readonly code = 'NODE_DIED';
+}
+export class OwnerDiedError extends ObjectLostError {
+  override readonly code = 'OWNER_DIED';
+}
+export class ObjectFreedError extends ObjectLostError {
+  override readonly code = 'OBJECT_FREED';
+}
+export class ObjectFetchTimedOutError extends ObjectLostError {
+  override readonly code = 'OBJECT_FETCH_TIMED_OUT';
+}
+export class ObjectCorruptedError extends ObjectLostError {
+  override readonly code = 'OBJECT_CORRUPTED';
+}
+export class ObjectStoreFullError extends HeliostatError {
+  override readonly code = 'OBJECT_STORE_FULL';
+}
+export class OutOfDiskError extends HeliostatError {
+  override readonly code = 'OUT_OF_DISK';
+}
+export class ReadOnlyObjectError extends HeliostatError {
+  override readonly code = 'READ_ONLY_OBJECT';
+}
+export class OutOfBandRefError extends HeliostatError {
+  override readonly code = 'OUT_OF_BAND_REF';
+}
+export class DeadlockError extends HeliostatError {
+  override readonly code = 'DEADLOCK';
+}
+export class RefDisposedError extends HeliostatError {
+  override readonly code = 'REF_DISPOSED';
+}
+export class NameNotFoundError extends HeliostatError {
+  override readonly code = 'NAME_NOT_FOUND';
+}
+export class NameTakenError extends HeliostatError {
+  override readonly code = 'NAME_TAKEN';
+}
+export class StreamReplayError extends HeliostatError {
+  override readonly code = 'STREAM_REPLAY';
+}
+export class RuntimeEnvSetupError extends HeliostatError {
+  override readonly code = 'RUNTIME_ENV_SETUP';
+}
+export class AuthenticationError extends HeliostatError {
+  override readonly code = 'AUTHENTICATION';
+}
+export class TransportError extends HeliostatError {
+  override readonly code = 'TRANSPORT';
+}
+export class AlreadyInitializedError extends HeliostatError {
+  override readonly code = 'ALREADY_INITIALIZED';
+}
+export class NotInitializedError extends HeliostatError {
+  override readonly code = 'NOT_INITIALIZED';
+}
 
 type ErrorClass = new (message: string, options?: any) => HeliostatError;
 
 /** Every class, by its name. */
 export const ERROR_CLASSES: Readonly<Record<string, ErrorClass>> = {
-  HeliostatError, TaskError, WorkerCrashedError, SerializationError, ObjectLostError, ObjectReconstructionFailedError,
-  TaskCancelledError, TaskTimeoutError, GetTimeoutError, OutOfMemoryError, ActorError, ActorDiedError,
-  ActorUnavailableError, ActorNotFoundError, ActorAlreadyExistsError, PendingCallsLimitError, UnschedulableError,
-  NodeDiedError, OwnerDiedError, ObjectFreedError, ObjectFetchTimedOutError, ObjectCorruptedError,
-  ObjectStoreFullError, OutOfDiskError, ReadOnlyObjectError, OutOfBandRefError, DeadlockError, RefDisposedError,
-  NameNotFoundError, NameTakenError, StreamReplayError, RuntimeEnvSetupError, AuthenticationError, TransportError,
-  AlreadyInitializedError, NotInitializedError,
+  HeliostatError,
+  TaskError,
+  WorkerCrashedError,
+  SerializationError,
+  ObjectLostError,
+  ObjectReconstructionFailedError,
+  TaskCancelledError,
+  TaskTimeoutError,
+  GetTimeoutError,
+  OutOfMemoryError,
+  ActorError,
+  ActorDiedError,
+  ActorUnavailableError,
+  ActorNotFoundError,
+  ActorAlreadyExistsError,
+  PendingCallsLimitError,
+  UnschedulableError,
+  NodeDiedError,
+  OwnerDiedError,
+  ObjectFreedError,
+  ObjectFetchTimedOutError,
+  ObjectCorruptedError,
+  ObjectStoreFullError,
+  OutOfDiskError,
+  ReadOnlyObjectError,
+  OutOfBandRefError,
+  DeadlockError,
+  RefDisposedError,
+  NameNotFoundError,
+  NameTakenError,
+  StreamReplayError,
+  RuntimeEnvSetupError,
+  AuthenticationError,
+  TransportError,
+  AlreadyInitializedError,
+  NotInitializedError,
 };
 
 // The name is on the prototype: instances keep only what is theirs.
@@ -168,7 +255,9 @@ export function isHeliostatError(error: unknown, code?: ErrorCode): error is Hel
 /** A name of the public API that this version does not have yet. */
 export function notYet(what: string): HeliostatError {
   return Object.assign(
-    new HeliostatError(`${what} is not in this version of heliostat yet`, { hint: 'see CHANGELOG.md for what each version brings' }),
+    new HeliostatError(`${what} is not in this version of heliostat yet`, {
+      hint: 'see CHANGELOG.md for what each version brings',
+    }),
     { code: 'NOT_YET' },
   );
 }

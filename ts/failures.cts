@@ -1,10 +1,10 @@
 /** Failures of the cluster and errors of JavaScript, one into the other. */
 import { inspect, types } from 'node:util';
-import { classOfCode, HeliostatError, isHeliostatError, SerializationError } from './errors.cjs';
+import type { RawFailure } from '#native';
+import { classOfCode, type HeliostatError, isHeliostatError, SerializationError } from './errors.cjs';
 import type { CallSite } from './object-ref.cjs';
 import { frames, mapStack } from './stack.cjs';
 import { fromRaw } from './transfer.cjs';
-import type { RawFailure } from '#native';
 
 /** The error that a get of a failed reference throws. */
 export async function errorOf(failure: RawFailure, site: CallSite | undefined): Promise<HeliostatError> {
@@ -88,7 +88,9 @@ export function headline(thrown: unknown): string {
       const error = thrown as Error;
       return `${error.name || error.constructor.name}: ${limit(String(error.message))}`;
     }
-    return limit(typeof thrown === 'string' ? thrown : inspect(thrown, { depth: 1, breakLength: Number.POSITIVE_INFINITY }));
+    return limit(
+      typeof thrown === 'string' ? thrown : inspect(thrown, { depth: 1, breakLength: Number.POSITIVE_INFINITY }),
+    );
   } catch {
     return 'a value that cannot be shown';
   }

@@ -18,21 +18,60 @@ export function shutdown(): Promise<void> {
   return leave();
 }
 
-export { isInitialized } from './runtime.cjs';
-export { ObjectRef } from './object-ref.cjs';
-export {
-  allocate, asCompleted, explain, free, get, getNamed, getRange, getSync, locate, prefetch, put, putAsync, release, wait,
-} from './objects.cjs';
-export { cancel, remote } from './remote.cjs';
 export { exitActor, getActor, kill } from './actors.cjs';
 export { getRuntimeContext } from './context.cjs';
-export { availableResources, clusterResources, nodes, state, timeline } from './state.cjs';
-export { deregisterSerializer, inspectSerializable, registerSerializer } from './values/index.cjs';
-export type { Serializer } from './values/index.cjs';
 export * from './errors.cjs';
+export { ObjectRef } from './object-ref.cjs';
+export {
+  allocate,
+  asCompleted,
+  explain,
+  free,
+  get,
+  getNamed,
+  getRange,
+  getSync,
+  locate,
+  prefetch,
+  put,
+  putAsync,
+  release,
+  wait,
+} from './objects.cjs';
+export { cancel, remote } from './remote.cjs';
+export { isInitialized } from './runtime.cjs';
+export { availableResources, clusterResources, nodes, state, timeline } from './state.cjs';
 export type {
-  ActorHandle, ActorOptions, ActorState, AnyActorHandle, Arg, Args, Context, Draft, GetOptions, InitOptions, NodeInfo,
-  ObjectRefGenerator, ObjectState, PutOptions, RemoteClass, RemoteFunction, Returned, RuntimeContext, RuntimeEnv,
-  SchedulingOptions, Sealed, SpillOptions, Split, TaskOptions, TaskState, TypedArray, ValueOf, Values, WaitOptions,
+  ActorHandle,
+  ActorOptions,
+  ActorState,
+  AnyActorHandle,
+  Arg,
+  Args,
+  Context,
+  Draft,
+  GetOptions,
+  InitOptions,
+  NodeInfo,
+  ObjectRefGenerator,
+  ObjectState,
+  PutOptions,
+  RemoteClass,
+  RemoteFunction,
+  Returned,
+  RuntimeContext,
+  RuntimeEnv,
+  SchedulingOptions,
+  Sealed,
+  SpillOptions,
+  Split,
+  TaskOptions,
+  TaskState,
+  TypedArray,
+  ValueOf,
+  Values,
+  WaitOptions,
   WorkerState,
 } from './types.cjs';
+export type { Serializer } from './values/index.cjs';
+export { deregisterSerializer, inspectSerializable, registerSerializer } from './values/index.cjs';

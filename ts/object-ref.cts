@@ -12,7 +12,9 @@ interface Internals {
 }
 
 /** Where in the user's program a task was submitted; the text is made only when it is read. */
-export interface CallSite { stack?: string }
+export interface CallSite {
+  stack?: string;
+}
 
 /** A session's references end with it: a handle of an earlier one must never be taken for one of the present. */
 export const session = { current: 0 };
@@ -41,9 +43,12 @@ const OUT_OF_BAND: PropertyDescriptor = {
 };
 
 function outOfBand(by: string): OutOfBandRefError {
-  return new OutOfBandRefError(`an ObjectRef cannot be copied by ${by}: the copy would not be counted, and its object could be freed`, {
-    hint: 'pass the reference to a task, put it inside a value, or get its value first',
-  });
+  return new OutOfBandRefError(
+    `an ObjectRef cannot be copied by ${by}: the copy would not be counted, and its object could be freed`,
+    {
+      hint: 'pass the reference to a task, put it inside a value, or get its value first',
+    },
+  );
 }
 
 /**
@@ -69,7 +74,8 @@ export class ObjectRef<T = unknown> implements Disposable {
 
   /** 56 hexadecimal digits: the task's id, then the object's index. */
   get id(): string {
-    return (this.#id ??= native.refId(this.#handle()));
+    this.#id ??= native.refId(this.#handle());
+    return this.#id;
   }
 
   /** The value: see `get`. */
@@ -106,9 +112,12 @@ export class ObjectRef<T = unknown> implements Disposable {
 
   #handle(): number {
     if (this.#disposed) {
-      throw new RefDisposedError(`${this.#id === undefined ? 'this ObjectRef' : `ObjectRef(${this.#id})`} was disposed`, {
-        hint: 'the block of its `using`, or a call of [Symbol.dispose](), ended before this use',
-      });
+      throw new RefDisposedError(
+        `${this.#id === undefined ? 'this ObjectRef' : `ObjectRef(${this.#id})`} was disposed`,
+        {
+          hint: 'the block of its `using`, or a call of [Symbol.dispose](), ended before this use',
+        },
+      );
     }
     if (this.#held.session !== session.current) throw ended();
     return this.#held.handle;

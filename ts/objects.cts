@@ -1,4 +1,6 @@
 /** Storing and reading objects. */
+
+import type { RawFailure, RawValue } from '#native';
 import * as check from './check.cjs';
 import { allocateDraft, setStore } from './draft.cjs';
 import { GetTimeoutError, NotInitializedError, notYet } from './errors.cjs';
@@ -9,7 +11,6 @@ import { current, endWait, whenOver } from './runtime.cjs';
 import { fromRaw, translated, withEncoded, withRoom } from './transfer.cjs';
 import type { Draft, GetOptions, PutOptions, Sealed, TypedArray, ValueOf, Values, WaitOptions } from './types.cjs';
 import { takeViolation } from './writes.cjs';
-import type { RawFailure, RawValue } from '#native';
 
 /**
  * Serialises and stores `value`; the reference is usable immediately.
@@ -17,18 +18,23 @@ import type { RawFailure, RawValue } from '#native';
  * Up to the inline limit the bytes stay in this process, above it they go to the node's store, once.
  */
 export function put<T>(value: T, options?: PutOptions): ObjectRef<Sealed<T>> {
-  check.options(options, 'put()\'s options');
+  check.options(options, "put()'s options");
   if (options?.name !== undefined || options?.ttlMs !== undefined) throw notYet('put({ name, ttlMs })');
   if (value instanceof ObjectRef) {
-    throw new TypeError('put() takes a value, not an ObjectRef: the object is stored already; put it inside an array to store the reference itself');
+    throw new TypeError(
+      'put() takes a value, not an ObjectRef: the object is stored already; put it inside an array to store the reference itself',
+    );
   }
   current();
   return makeRef(withRoom(() => withEncoded(value, native.put)));
 }
 
 /** Like {@link put}, but waits for room in a full store without blocking the event loop. */
-export async function putAsync<T>(value: T, options?: PutOptions & { timeoutMs?: number; signal?: AbortSignal }): Promise<ObjectRef<Sealed<T>>> {
-  check.options(options, 'putAsync()\'s options');
+export async function putAsync<T>(
+  value: T,
+  options?: PutOptions & { timeoutMs?: number; signal?: AbortSignal },
+): Promise<ObjectRef<Sealed<T>>> {
+  check.options(options, "putAsync()'s options");
   check.timeout(options?.timeoutMs);
   check.signal(options?.signal);
   options?.signal?.throwIfAborted();
@@ -37,9 +43,11 @@ export async function putAsync<T>(value: T, options?: PutOptions & { timeoutMs?:
 }
 
 function refsOf(refs: unknown, name: string): ObjectRef[] {
-  if (!Array.isArray(refs)) throw new TypeError(`${name} takes an ObjectRef or an array of them, got ${check.describe(refs)}`);
+  if (!Array.isArray(refs))
+    throw new TypeError(`${name} takes an ObjectRef or an array of them, got ${check.describe(refs)}`);
   for (const [index, ref] of refs.entries()) {
-    if (!(ref instanceof ObjectRef)) throw new TypeError(`${name} takes ObjectRefs, but [${index}] is ${check.describe(ref)}`);
+    if (!(ref instanceof ObjectRef))
+      throw new TypeError(`${name} takes ObjectRefs, but [${index}] is ${check.describe(ref)}`);
   }
   return refs as ObjectRef[];
 }
@@ -53,7 +61,7 @@ export function get<const R extends readonly ObjectRef<any>[]>(refs: R, options?
 export function get(target: ObjectRef | readonly ObjectRef[], options?: GetOptions): Promise<unknown> {
   const single = target instanceof ObjectRef;
   const refs = single ? [target] : refsOf(target, 'get()');
-  check.options(options, 'get()\'s options');
+  check.options(options, "get()'s options");
   check.timeout(options?.timeoutMs);
   check.signal(options?.signal);
   current();
@@ -61,7 +69,11 @@ export function get(target: ObjectRef | readonly ObjectRef[], options?: GetOptio
   return single ? done.then((list) => list[0]) : done;
 }
 
-async function read(refs: readonly ObjectRef[], handles: number[], options: GetOptions | undefined): Promise<unknown[]> {
+async function read(
+  refs: readonly ObjectRef[],
+  handles: number[],
+  options: GetOptions | undefined,
+): Promise<unknown[]> {
   const wait = translated(() => native.wait(handles, handles.length, true));
   // What is there is read in this turn: its handles may be gone in the next.
   if (wait < 0) return Promise.all(take(refs, handles).map(fromTaken));
@@ -75,7 +87,10 @@ async function read(refs: readonly ObjectRef[], handles: number[], options: GetO
 
 setGetter((ref, options) => get(ref, options));
 
-interface Taken { value: RawValue | RawFailure; ref: ObjectRef }
+interface Taken {
+  value: RawValue | RawFailure;
+  ref: ObjectRef;
+}
 
 /** Reads all values, or the one failure that counts. */
 function take(refs: readonly ObjectRef[], handles: number[]): Taken[] {
@@ -102,7 +117,11 @@ async function fromTaken({ value, ref }: Taken): Promise<unknown> {
 }
 
 /** Waits in the background; rejects on timeout and abort. */
-function waitFor(wait: number, refs: readonly ObjectRef[], options: GetOptions | WaitOptions | undefined): Promise<void> {
+function waitFor(
+  wait: number,
+  refs: readonly ObjectRef[],
+  options: GetOptions | WaitOptions | undefined,
+): Promise<void> {
   const { timeoutMs, signal } = options ?? {};
   return new Promise<void>((resolve, reject) => {
     let timer: NodeJS.Timeout | undefined;
@@ -135,9 +154,12 @@ const MAX_TIMER = 2 ** 31 - 1;
 function timedOut(refs: readonly ObjectRef[], timeoutMs: number): GetTimeoutError {
   const missing = refs.filter((ref) => !isReady(ref));
   const named = missing.slice(0, 3).map(String).join(', ') + (missing.length > 3 ? ', …' : '');
-  return new GetTimeoutError(`get timed out after ${timeoutMs} ms: ${missing.length} of ${refs.length} objects not ready: ${named}`, {
-    hint: 'wait longer, or use wait() to take what is ready',
-  });
+  return new GetTimeoutError(
+    `get timed out after ${timeoutMs} ms: ${missing.length} of ${refs.length} objects not ready: ${named}`,
+    {
+      hint: 'wait longer, or use wait() to take what is ready',
+    },
+  );
 }
 
 function isReady(ref: ObjectRef): boolean {
@@ -150,16 +172,21 @@ function isReady(ref: ObjectRef): boolean {
 
 /** The blocking form of {@link get}, for scripts and for task bodies: the whole process waits. */
 export function getSync<R extends ObjectRef<any>>(ref: R, options?: { timeoutMs?: number }): ValueOf<R>;
-export function getSync<const R extends readonly ObjectRef<any>[]>(refs: R, options?: { timeoutMs?: number }): Values<R>;
+export function getSync<const R extends readonly ObjectRef<any>[]>(
+  refs: R,
+  options?: { timeoutMs?: number },
+): Values<R>;
 export function getSync(target: ObjectRef | readonly ObjectRef[], options?: { timeoutMs?: number }): unknown {
   const single = target instanceof ObjectRef;
   const refs = single ? [target] : refsOf(target, 'getSync()');
-  check.options(options, 'getSync()\'s options');
+  check.options(options, "getSync()'s options");
   check.timeout(options?.timeoutMs);
   current();
   const handles = refs.map(handleOf);
   const limit = options?.timeoutMs;
-  if (!translated(() => native.block(handles, limit === undefined || limit === Number.POSITIVE_INFINITY ? -1 : limit))) {
+  if (
+    !translated(() => native.block(handles, limit === undefined || limit === Number.POSITIVE_INFINITY ? -1 : limit))
+  ) {
     throw timedOut(refs, limit ?? 0);
   }
   const values = take(refs, handles).map(({ value, ref }) => {
@@ -173,16 +200,20 @@ export function getSync(target: ObjectRef | readonly ObjectRef[], options?: { ti
  * Waits until `numReturns` (default 1) of the references have a value or failed, or the time is over. Both lists keep
  * the order of `refs`; `ready` has at most `numReturns`.
  */
-export async function wait<T>(refs: readonly ObjectRef<T>[], options?: WaitOptions): Promise<{ ready: ObjectRef<T>[]; pending: ObjectRef<T>[] }> {
+export async function wait<T>(
+  refs: readonly ObjectRef<T>[],
+  options?: WaitOptions,
+): Promise<{ ready: ObjectRef<T>[]; pending: ObjectRef<T>[] }> {
   const list = refsOf(refs, 'wait()') as ObjectRef<T>[];
-  check.options(options, 'wait()\'s options');
+  check.options(options, "wait()'s options");
   check.timeout(options?.timeoutMs);
   check.signal(options?.signal);
   check.boolean(options?.fetchLocal, 'fetchLocal');
   if (list.length === 0) return { ready: [], pending: [] };
   const numReturns = options?.numReturns ?? 1;
   check.number(numReturns, 'numReturns', { min: 1, max: list.length, integer: true });
-  if (new Set(list.map((ref) => ref.id)).size !== list.length) throw new TypeError('wait() takes each reference once, but one is in the list twice');
+  if (new Set(list.map((ref) => ref.id)).size !== list.length)
+    throw new TypeError('wait() takes each reference once, but one is in the list twice');
   current();
   const handles = list.map(handleOf);
   const id = translated(() => native.wait(handles, numReturns, false));
@@ -257,17 +288,34 @@ export function prefetch(target: ObjectRef | readonly ObjectRef[]): void {
 }
 
 /** Where an object is, and how large. */
-export async function locate(ref: ObjectRef): Promise<{ state: 'inline' | 'memory' | 'spilled' | 'pending' | 'lost'; byteLength: number; nodes: string[]; uri?: string }> {
+export async function locate(ref: ObjectRef): Promise<{
+  state: 'inline' | 'memory' | 'spilled' | 'pending' | 'lost';
+  byteLength: number;
+  nodes: string[];
+  uri?: string;
+}> {
   const [one] = refsOf([ref], 'locate()') as [ObjectRef];
   const { context } = current();
   const [state, byteLength] = translated(() => native.refPlace(handleOf(one)));
   const names = ['inline', 'memory', 'lost'] as const;
-  return { state: state < 0 ? 'pending' : (names[state] ?? 'lost'), byteLength, nodes: state === 0 || state === 1 ? [context.nodeId] : [] };
+  return {
+    state: state < 0 ? 'pending' : (names[state] ?? 'lost'),
+    byteLength,
+    nodes: state === 0 || state === 1 ? [context.nodeId] : [],
+  };
 }
 
 /** A byte range of a stored ArrayBuffer or typed array. */
-export async function getRange(ref: ObjectRef<ArrayBufferView | ArrayBuffer>, start: number, end: number, options?: GetOptions): Promise<Uint8Array> {
-  for (const [name, value] of [['start', start], ['end', end]] as const) {
+export async function getRange(
+  ref: ObjectRef<ArrayBufferView | ArrayBuffer>,
+  start: number,
+  end: number,
+  options?: GetOptions,
+): Promise<Uint8Array> {
+  for (const [name, value] of [
+    ['start', start],
+    ['end', end],
+  ] as const) {
     check.number(value ?? Number.NaN, name, { min: 0, integer: true });
   }
   const value: unknown = await get(ref, options);
@@ -276,13 +324,18 @@ export async function getRange(ref: ObjectRef<ArrayBufferView | ArrayBuffer>, st
     : value instanceof ArrayBuffer
       ? new Uint8Array(value)
       : undefined;
-  if (bytes === undefined) throw new TypeError(`getRange() reads ArrayBuffers and typed arrays, but ${ref} is ${check.describe(value)}`);
-  if (start > end || end > bytes.byteLength) throw new RangeError(`the range ${start} to ${end} lies outside of ${ref}, which has ${bytes.byteLength} bytes`);
+  if (bytes === undefined)
+    throw new TypeError(`getRange() reads ArrayBuffers and typed arrays, but ${ref} is ${check.describe(value)}`);
+  if (start > end || end > bytes.byteLength)
+    throw new RangeError(`the range ${start} to ${end} lies outside of ${ref}, which has ${bytes.byteLength} bytes`);
   return bytes.subarray(start, end);
 }
 
 /** Zeroed memory in the shared store to fill in place: `seal()` makes it an object without a copy. */
-export function allocate<A extends TypedArray>(type: new (buffer: ArrayBuffer, byteOffset: number, length: number) => A, length: number): Draft<A> {
+export function allocate<A extends TypedArray>(
+  type: new (buffer: ArrayBuffer, byteOffset: number, length: number) => A,
+  length: number,
+): Draft<A> {
   current();
   return withRoom(() => allocateDraft(type, length));
 }
@@ -298,4 +351,3 @@ export function getNamed<T>(_name: string): Promise<ObjectRef<T>> {
 export function explain(_ref: ObjectRef): Promise<string> {
   return Promise.reject(notYet('explain()'));
 }
-

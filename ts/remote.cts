@@ -6,8 +6,8 @@ import { native } from './native.cjs';
 import { type CallSite, handleOf, makeRef, ObjectRef, session } from './object-ref.cjs';
 import { current } from './runtime.cjs';
 import { contentHash, withEncoded, withParts, withRoom } from './transfer.cjs';
-import { encode } from './values/index.cjs';
 import type { ActorOptions, ObjectRefGenerator, RemoteClass, RemoteFunction, TaskOptions } from './types.cjs';
+import { encode } from './values/index.cjs';
 
 const DEFAULT_RETRIES = 3;
 /** Frames kept of each call, enough to name the user's line. */
@@ -20,11 +20,19 @@ type AnyFunction = (...args: any[]) => unknown;
 type Options = TaskOptions & { numReturns?: number };
 
 const KNOWN = new Set<string>([
-  ...LATER, 'name', 'streaming', 'maxRetries', 'numReturns', 'numCpus', 'numGpus', 'memory', 'resources',
+  ...LATER,
+  'name',
+  'streaming',
+  'maxRetries',
+  'numReturns',
+  'numCpus',
+  'numGpus',
+  'memory',
+  'resources',
 ]);
 
 function checkOptions(options: Options): void {
-  check.options(options, 'the task\'s options');
+  check.options(options, "the task's options");
   for (const name of Object.keys(options)) {
     if (!KNOWN.has(name)) throw new TypeError(`tasks have no option ${name}; they have ${[...KNOWN].join(', ')}`);
   }
@@ -52,7 +60,10 @@ function needsOf(options: Options): (string | number)[] {
 }
 
 /** The function as it was captured at the first call of a session. */
-interface Captured { hash: Uint8Array; session: number }
+interface Captured {
+  hash: Uint8Array;
+  session: number;
+}
 
 class Remote {
   readonly #captured: { value?: Captured };
@@ -84,8 +95,18 @@ class Remote {
     const handles = withRoom(() =>
       withEncoded(values, (header, length, buffers, refs) =>
         native.submit(
-          this.#name, hash, header, length, buffers, refs, positions, byRef, numReturns ?? -1, this.#needs,
-          maxRetries, parentExecution(),
+          this.#name,
+          hash,
+          header,
+          length,
+          buffers,
+          refs,
+          positions,
+          byRef,
+          numReturns ?? -1,
+          this.#needs,
+          maxRetries,
+          parentExecution(),
         ),
       ),
     );
@@ -141,7 +162,8 @@ function isGenerator(value: AnyFunction): boolean {
 export function remote<C extends new (...args: any[]) => object>(actorClass: C, options?: ActorOptions): RemoteClass<C>;
 export function remote<A extends any[], R>(fn: (...args: A) => R, options?: TaskOptions): RemoteFunction<A, R>;
 export function remote(target: unknown, options: Options | ActorOptions = {}): unknown {
-  if (typeof target !== 'function') throw new TypeError(`remote() takes a function or a class, got ${check.describe(target)}`);
+  if (typeof target !== 'function')
+    throw new TypeError(`remote() takes a function or a class, got ${check.describe(target)}`);
   if (isClass(target as AnyFunction)) return new RemoteActor();
   checkOptions(options as Options);
   if (isGenerator(target as AnyFunction) && (options as Options).streaming !== false) return new RemoteStream();
@@ -171,6 +193,9 @@ class RemoteStream {
 }
 
 /** Cancels a task. */
-export function cancel(_ref: ObjectRef | ObjectRefGenerator<any>, _options?: { force?: boolean; recursive?: boolean }): Promise<void> {
+export function cancel(
+  _ref: ObjectRef | ObjectRefGenerator<any>,
+  _options?: { force?: boolean; recursive?: boolean },
+): Promise<void> {
   return Promise.reject(notYet('cancel()'));
 }

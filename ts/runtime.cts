@@ -1,8 +1,9 @@
 /** This thread's part in the process's membership: joining, waiting, leaving. */
-import { join as joinPath } from 'node:path';
+
 import { tmpdir } from 'node:os';
-import { AlreadyInitializedError, NotInitializedError, notYet } from './errors.cjs';
+import { join as joinPath } from 'node:path';
 import * as check from './check.cjs';
+import { AlreadyInitializedError, NotInitializedError, notYet } from './errors.cjs';
 import { hasImmutableBuffers, IMMUTABLE_FLAG, shareTransfer } from './immutable.cjs';
 import { native } from './native.cjs';
 import { session, setEnded } from './object-ref.cjs';
@@ -121,11 +122,12 @@ const KNOWN: Record<keyof InitOptions, (value: unknown) => void> = {
 };
 
 function checkOptions(options: InitOptions): InitOptions {
-  check.options(options, 'init()\'s options');
+  check.options(options, "init()'s options");
   const given: InitOptions = {};
   for (const [name, value] of Object.entries(options)) {
     const known = KNOWN[name as keyof InitOptions];
-    if (known === undefined) throw new TypeError(`init() has no option ${name}; it has ${Object.keys(KNOWN).join(', ')}`);
+    if (known === undefined)
+      throw new TypeError(`init() has no option ${name}; it has ${Object.keys(KNOWN).join(', ')}`);
     known(value);
     if (value !== undefined) (given as Record<string, unknown>)[name] = value;
   }
@@ -211,13 +213,19 @@ function joinAddress(address: string): ReturnType<typeof native.joinNode> {
 
 /** Joins as the worker that the daemon started this process to be. */
 export function startWorker(socket: string, token: string): Context {
-  return enter(translated(() => native.joinNode(socket, token)), {});
+  return enter(
+    translated(() => native.joinNode(socket, token)),
+    {},
+  );
 }
 
 /** The membership; starts one with the defaults when there is none. */
 export function current(): Membership {
   if (membership === undefined) {
-    if (leaving !== undefined) throw new NotInitializedError('heliostat is shutting down', { hint: 'call init() after shutdown() has finished' });
+    if (leaving !== undefined)
+      throw new NotInitializedError('heliostat is shutting down', {
+        hint: 'call init() after shutdown() has finished',
+      });
     start();
   }
   return membership as Membership;

@@ -5,7 +5,8 @@ import { fileURLToPath } from 'node:url';
 const FRAME = /^ {4}at /;
 const POSITION = /(\(|at (?:async )?)((?:file:\/\/|\/)[^():]*):(\d+):(\d+)(\)?)$/;
 /** Frames of this package's own machinery say nothing to a user. */
-const OWN = /[\\/](?:node_modules[\\/]heliostat|heliostat)[\\/]dist[\\/]|^ {4}at (?:async )?(?:node:internal|.*\(node:)/;
+const OWN =
+  /[\\/](?:node_modules[\\/]heliostat|heliostat)[\\/]dist[\\/]|^ {4}at (?:async )?(?:node:internal|.*\(node:)/;
 
 /** The frames of a stack, without its first lines and without the package's own. */
 export function frames(stack: string): string {
@@ -26,13 +27,24 @@ export function mapStack(stack: string): string {
 function mapFrame(line: string): string {
   const found = POSITION.exec(line);
   if (!FRAME.test(line) || found === null) return line;
-  const [whole, before, script, row, column, after] = found as unknown as [string, string, string, string, string, string];
+  const [whole, before, script, row, column, after] = found as unknown as [
+    string,
+    string,
+    string,
+    string,
+    string,
+    string,
+  ];
   const entry = lookUp(script, Number(row), Number(column));
   if (entry === undefined) return line;
   return `${line.slice(0, line.length - whole.length)}${before}${entry.file}:${entry.line}:${entry.column}${after}`;
 }
 
-function lookUp(script: string, line: number, column: number): { file: string; line: number; column: number } | undefined {
+function lookUp(
+  script: string,
+  line: number,
+  column: number,
+): { file: string; line: number; column: number } | undefined {
   try {
     const path = script.startsWith('file:') ? fileURLToPath(script) : script;
     const map = findSourceMap(script) ?? findSourceMap(path);

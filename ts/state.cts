@@ -28,7 +28,16 @@ async function nodeState(): Promise<NodeState> {
 export async function nodes(): Promise<NodeInfo[]> {
   const { context } = current();
   const { nodeId, total, labels, capacity, used, spilled } = await nodeState();
-  return [{ nodeId, address: context.address, alive: true, resources: total, labels, objectStore: { capacity, used, spilled } }];
+  return [
+    {
+      nodeId,
+      address: context.address,
+      alive: true,
+      resources: total,
+      labels,
+      objectStore: { capacity, used, spilled },
+    },
+  ];
 }
 
 /** Everything that tasks can ask for: CPU, GPU, memory and custom names. */

@@ -19,7 +19,12 @@ function groups(controller: string): string[] {
   for (const line of lines) {
     const [, controllers, path] = line.split(':');
     if (path === undefined) continue;
-    const base = controllers === '' ? CGROUP : controllers?.split(',').includes(controller) ? `${CGROUP}/${controller}` : undefined;
+    const base =
+      controllers === ''
+        ? CGROUP
+        : controllers?.split(',').includes(controller)
+          ? `${CGROUP}/${controller}`
+          : undefined;
     if (base === undefined) continue;
     for (let at = path; ; at = at.slice(0, at.lastIndexOf('/'))) {
       found.push(base + at.replace(/\/$/, ''));

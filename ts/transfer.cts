@@ -1,19 +1,22 @@
 /** Values between this thread and the cluster: the codec's parts and native code's. */
 import { createHash } from 'node:crypto';
+import type { Buffers, RawValue } from '#native';
 import { draftView, takeDraft } from './draft.cjs';
-import { ERROR_CLASSES, HeliostatError, ObjectStoreFullError, SerializationError, classOfCode } from './errors.cjs';
+import { classOfCode, ERROR_CLASSES, HeliostatError, ObjectStoreFullError, SerializationError } from './errors.cjs';
 import { collectGarbage } from './garbage.cjs';
 import { immutable } from './immutable.cjs';
 import { native } from './native.cjs';
 import { handleOf, makeRef, ObjectRef } from './object-ref.cjs';
-import { decode, encode, type Encoded, prepare, setHooks } from './values/index.cjs';
-import type { Buffers, RawValue } from '#native';
+import { decode, type Encoded, encode, prepare, setHooks } from './values/index.cjs';
 
 setHooks({
   isRef: (value) => value instanceof ObjectRef,
   isDraft: draftView,
   serializationError: (path, reason, hint) =>
-    new SerializationError(`cannot send ${path}: ${reason}${hint === '' ? '' : `. ${hint}`}`, { path, hint: hint || undefined }),
+    new SerializationError(`cannot send ${path}: ${reason}${hint === '' ? '' : `. ${hint}`}`, {
+      path,
+      hint: hint || undefined,
+    }),
   packageName: 'heliostat',
   resolveSelf: () => require('./index.cjs') as unknown,
   errorClasses: () => ERROR_CLASSES,
@@ -45,7 +48,8 @@ export function withParts<R>({ header, buffers, refs, seals }: Encoded, take: Ta
 /** Identifies what was encoded: text, captured values and captured references. */
 export function contentHash(encoded: Encoded): Uint8Array {
   const hash = createHash('sha256').update(encoded.header);
-  for (const { buffer, byteOffset, byteLength } of encoded.buffers) hash.update(new Uint8Array(buffer, byteOffset, byteLength));
+  for (const { buffer, byteOffset, byteLength } of encoded.buffers)
+    hash.update(new Uint8Array(buffer, byteOffset, byteLength));
   for (const ref of encoded.refs) hash.update((ref as ObjectRef).id);
   return hash.digest();
 }
@@ -114,5 +118,8 @@ function translate(error: unknown): unknown {
   if (typeof code !== 'string' || !/^[A-Z_]+$/.test(code)) return error;
   const type = classOfCode(code);
   if (type === HeliostatError && code !== 'NODE_START' && code !== 'INTERNAL') return error;
-  return Object.assign(new type(marked?.[2] ?? error.message, { cause: error }), type === HeliostatError ? { code } : {});
+  return Object.assign(
+    new type(marked?.[2] ?? error.message, { cause: error }),
+    type === HeliostatError ? { code } : {},
+  );
 }

@@ -24,11 +24,14 @@ export function noteWrites(): void {
     if (id !== undefined) violated.add(id);
     if (!warned) {
       warned = true;
-      process.emitWarning(`${id === undefined ? 'data of the object store' : `ObjectRef(${id})`} was written into; the write was undone`, {
-        type: 'HeliostatWarning',
-        code: 'READ_ONLY_OBJECT',
-        detail: 'Copy before you write: array.slice(). The next get of the object throws ReadOnlyObjectError.',
-      });
+      process.emitWarning(
+        `${id === undefined ? 'data of the object store' : `ObjectRef(${id})`} was written into; the write was undone`,
+        {
+          type: 'HeliostatWarning',
+          code: 'READ_ONLY_OBJECT',
+          detail: 'Copy before you write: array.slice(). The next get of the object throws ReadOnlyObjectError.',
+        },
+      );
     }
   }
 }

@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import type { TestFn } from 'ava';
-import { init, type InitOptions, shutdown, state } from 'heliostat';
+import { type InitOptions, init, shutdown, state } from 'heliostat';
 
 setFlagsFromString('--expose-gc');
 const collect = runInNewContext('gc') as () => void;
@@ -13,12 +13,16 @@ const collect = runInNewContext('gc') as () => void;
 const WATCHDOG_MS = 60_000;
 
 /** Waits until `condition` gives a value that is not false or undefined, and returns it. */
-export async function eventually<T>(what: string | (() => string), condition: () => T | Promise<T>): Promise<NonNullable<T>> {
+export async function eventually<T>(
+  what: string | (() => string),
+  condition: () => T | Promise<T>,
+): Promise<NonNullable<T>> {
   const end = Date.now() + WATCHDOG_MS;
   for (;;) {
     const value = await condition();
     if (value !== undefined && value !== null && value !== false) return value as NonNullable<T>;
-    if (Date.now() > end) throw new Error(`watchdog: ${typeof what === 'string' ? what : what()} did not come about in ${WATCHDOG_MS} ms`);
+    if (Date.now() > end)
+      throw new Error(`watchdog: ${typeof what === 'string' ? what : what()} did not come about in ${WATCHDOG_MS} ms`);
     await sleep(10);
   }
 }
@@ -47,7 +51,11 @@ export function descendants(of: number): number[] {
   const found: number[] = [];
   const next = [of];
   for (let pid = next.pop(); pid !== undefined; pid = next.pop()) {
-    for (const [child, parent] of parents) if (parent === pid) next.push(child), found.push(child);
+    for (const [child, parent] of parents) {
+      if (parent !== pid) continue;
+      next.push(child);
+      found.push(child);
+    }
   }
   return found;
 }
@@ -73,12 +81,15 @@ export async function workerPids(): Promise<number[]> {
 /** Waits until the store holds nothing: no bytes, objects, pins or drafts. */
 export async function storeIsEmpty(): Promise<void> {
   let last = '';
-  await eventually(() => `an empty store (last seen: ${last})`, async () => {
-    await collectGarbage();
-    const { used, objects, pins, drafts } = await state.memory();
-    last = JSON.stringify({ used, objects, pins, drafts });
-    return used === 0 && objects === 0 && pins === 0 && drafts === 0;
-  });
+  await eventually(
+    () => `an empty store (last seen: ${last})`,
+    async () => {
+      await collectGarbage();
+      const { used, objects, pins, drafts } = await state.memory();
+      last = JSON.stringify({ used, objects, pins, drafts });
+      return used === 0 && objects === 0 && pins === 0 && drafts === 0;
+    },
+  );
 }
 
 /** Starts a cluster for the tests of a file; after them nothing of it may be left. */

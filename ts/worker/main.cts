@@ -1,11 +1,12 @@
 /** The program of a worker process: runs the tasks that arrive, one at a time. */
+
+import type { RawTask } from '#native';
 import { setRunning } from '../context.cjs';
 import { describeThrown, substitute, type Thrown } from '../failures.cjs';
 import { native } from '../native.cjs';
 import { setTaskHandler, startWorker } from '../runtime.cjs';
 import { fromRaw, type Take, withEncoded, withRoom } from '../transfer.cjs';
 import { readOnly, writesOfTask } from '../writes.cjs';
-import type { RawTask } from '#native';
 
 type AnyFunction = (...args: unknown[]) => unknown;
 
@@ -70,10 +71,15 @@ async function run(task: RawTask): Promise<void> {
 }
 
 function addResults(task: RawTask, result: unknown): void {
-  if (task.returns < 0) return addResult(task, result);
+  if (task.returns < 0) {
+    addResult(task, result);
+    return;
+  }
   if (!Array.isArray(result) || result.length !== task.returns) {
     const got = Array.isArray(result) ? `an array of ${result.length}` : typeof result;
-    throw new TypeError(`${task.name}() must return an array of ${task.returns} for numReturns: ${task.returns}, but returned ${got}`);
+    throw new TypeError(
+      `${task.name}() must return an array of ${task.returns} for numReturns: ${task.returns}, but returned ${got}`,
+    );
   }
   for (const item of result) addResult(task, item);
 }
@@ -87,7 +93,8 @@ const NOTHING = new Uint8Array(0);
 function addFailures(task: RawTask, thrown: Thrown): void {
   const facts = Object.entries(thrown.facts).flat();
   for (let index = 0; index < Math.max(1, task.returns); index += 1) {
-    const add: Take<void> = (...parts) => native.addFailure(task.execution, thrown.code, thrown.message, facts, ...parts);
+    const add: Take<void> = (...parts) =>
+      native.addFailure(task.execution, thrown.code, thrown.message, facts, ...parts);
     if (!('cause' in thrown)) add(NOTHING, 0, [], []);
     else {
       try {
