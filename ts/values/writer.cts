@@ -121,23 +121,32 @@ export class Writer extends ByteWriter {
       case 'object':
         if (value === null) this.byte(Tag.Null);
         else if (this.findings === undefined) this.object(value);
-        else this.collecting(value);
+        else this.attempt(() => this.reference(value));
         return;
       default:
         if (this.findings === undefined) this.callableOrSymbol(value as symbol | CallableFunction);
-        else this.collecting(value as symbol | CallableFunction);
+        else this.attempt(() => this.reference(value as symbol));
     }
   }
 
-  private collecting(value: object | symbol): void {
+  private reference(value: object | symbol): void {
+    if (typeof value === 'object') this.object(value);
+    else this.callableOrSymbol(value as symbol | CallableFunction);
+  }
+
+  /** Runs a step that may refuse; where every refusal is wanted, takes it down and goes on. */
+  attempt(write: () => void): void {
+    if (this.findings === undefined) {
+      write();
+      return;
+    }
     const { depth } = this.path;
     try {
-      if (typeof value === 'object') this.object(value);
-      else this.callableOrSymbol(value as symbol | CallableFunction);
+      write();
     } catch (error) {
       if (!(error instanceof Refusal) && !isStackOverflow(error)) throw error;
       const { reason, hint } = error instanceof Refusal ? error : { reason: 'is nested too deeply', hint: '' };
-      this.findings?.push({ path: this.path.toString(), reason, hint });
+      this.findings.push({ path: this.path.toString(), reason, hint });
       this.path.depth = depth;
       this.byte(Tag.Undefined);
     }

@@ -111,7 +111,7 @@ export class Capture {
     const held = readVariable(scope, name, template);
     if (held instanceof Cell) return { how: 'cell', cell: this.revivedCell(held) };
     const module = isModuleScope ? declaringVariable(script, name) : undefined;
-    if (!variable.isCell) return { how: 'value', value: held, module };
+    if (!variable.isCell) return { how: 'value', value: held, module: module && homeOf(held, module) };
     return { how: 'cell', cell: this.cell(value, scope, name, held, module, template, holder) };
   }
 
@@ -212,6 +212,16 @@ export class Capture {
     match.members.push({ value, place, holder });
     return match;
   }
+}
+
+const homes = new WeakMap<object, ModuleVariable>();
+
+/** An object that several modules hold in variables is the state of one: that through which it was first captured. */
+function homeOf(held: unknown, module: ModuleVariable): ModuleVariable {
+  if (typeof held !== 'object' || held === null) return module;
+  const home = homes.get(held);
+  if (home === undefined) homes.set(held, module);
+  return home ?? module;
 }
 
 function sameVariables(environment: Environment, scope: Scope, names: readonly string[]): boolean {

@@ -5,7 +5,7 @@ import { WRAPPER_TAIL, wrapperNames } from './rewriting.cjs';
 import { Form } from './syntax.cjs';
 
 /** While it is on, constructors of revived classes make their object and do nothing else. */
-export const guard: { on: boolean; readonly any: unknown } = { on: false, any: anything() };
+export const guard = Object.assign(function guard() {}, { on: false, any: anything() });
 
 /** Takes any destructuring: every property is again like it. */
 function anything(): unknown {

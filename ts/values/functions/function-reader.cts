@@ -32,8 +32,8 @@ import {
 type Assign = (value: unknown) => void;
 const drop: Assign = () => {};
 
-/** Private fields of revived classes are set through functions inside their bodies. */
-const privateSetters = new WeakMap<object, SetPrivate>();
+/** Classes whose constructors heed the guard, with what sets the private fields of their instances. */
+const revivedClasses = new WeakMap<object, SetPrivate>();
 
 export class FunctionReader {
   private readonly reader: Reader;
@@ -85,7 +85,7 @@ export class FunctionReader {
     const known = classes.find(identity);
     const outerArguments: unknown[] = [];
     let setStatic: SetStaticPrivate = () => {};
-    let setInstance: SetPrivate | undefined;
+    let setInstance: SetPrivate = () => {};
     const [make, ...setters] = this.instantiate(
       code,
       superclass,
@@ -102,7 +102,7 @@ export class FunctionReader {
     const value = known ?? (make({}) as CallableFunction);
     if (known === undefined) {
       classes.adopt(identity, value);
-      if (setInstance !== undefined) privateSetters.set(value, setInstance);
+      revivedClasses.set(value, setInstance);
     }
     // A class that is here already keeps its state: what came is read and dropped.
     const target = known === undefined ? value : Object.assign(function () {}, { prototype: {} });
@@ -194,6 +194,12 @@ export class FunctionReader {
     const target = function () {};
     target.prototype = prototype;
     if (reader.bytes[reader.position] === Tag.BackReference) return reader.value();
+    if (!revivedClasses.has(maker)) {
+      throw new Refusal(
+        `holds a ${maker.name} with private fields that comes back to the process which declares its class`,
+        'Give the class the methods Symbol.for("heliostat.serialize") and Symbol.for("heliostat.deserialize")',
+      );
+    }
     let made: object;
     guard.on = true;
     try {
@@ -207,7 +213,7 @@ export class FunctionReader {
     for (let left = reader.count(3); left > 0; left--) {
       const owner = reader.object();
       const name = reader.text();
-      const set = privateSetters.get(owner);
+      const set = revivedClasses.get(owner);
       reader.slot((held) => set?.(value, name, held));
     }
     return value;

@@ -197,7 +197,7 @@ export class FunctionWriter {
     while (this.flushed < this.pending.length) {
       const body = this.pending[this.flushed++] as (typeof this.pending)[number];
       const outer = path.rebase(body.path);
-      body.write();
+      this.out.attempt(body.write);
       path.restore(outer);
     }
   }
@@ -340,7 +340,7 @@ export class FunctionWriter {
     for (const variable of template.variables) {
       if (variable.isEager !== eager) continue;
       path.at(Step.Captured, variable.name);
-      this.writeVariable(this.capture.captured(value, template, variable, holder));
+      this.out.attempt(() => this.writeVariable(this.capture.captured(value, template, variable, holder)));
     }
     path.depth--;
   }

@@ -54,6 +54,8 @@ interface Box {
 
 const box: Box = { given: undefined, taken: undefined };
 const scripts = new Map<string, ScriptFacts>();
+/** Made when it is asked for, and again after other scripts were announced. */
+const byUrl = new Map<string, ScriptFacts>();
 let session: Session | undefined;
 let boxId = '';
 let debugging = false;
@@ -75,6 +77,7 @@ function connect(): void {
   session.on('Debugger.scriptParsed', ({ params }) => {
     const { scriptId: id, url, hash, startLine, startColumn } = params;
     if (!scripts.has(id)) {
+      byUrl.clear();
       scripts.set(id, { id, url, hash, isModule: params.isModule === true, startLine, startColumn });
     }
   });
@@ -173,11 +176,10 @@ export function scriptSource(id: string): string {
   return post<{ scriptSource: string }>('Debugger.getScriptSource', { scriptId: id }).scriptSource;
 }
 
-/** The script with this URL, if one is loaded that the debugger has announced so far. */
+/** The script with this URL, if one is loaded that the debugger has announced so far. Loaders may add a query. */
 export function scriptByUrl(url: string): ScriptFacts | undefined {
-  let found: ScriptFacts | undefined;
-  for (const facts of scripts.values()) if (facts.url === url) found = facts;
-  return found;
+  if (byUrl.size === 0) for (const facts of scripts.values()) byUrl.set(facts.url.replace(/[?#].*$/, ''), facts);
+  return byUrl.get(url);
 }
 
 function enableDebugger(): void {

@@ -1,6 +1,8 @@
 /** Values that are found again by a name: of the runtime, of installed packages, and of this package. */
+import { dirname } from 'node:path';
 import { types } from 'node:util';
 import { hooks } from '../hooks.cjs';
+import { Refusal } from '../refusal.cjs';
 import type { BuiltinPath } from './builtins.cjs';
 import { builtinFunction, builtinObject, isNative } from './builtins.cjs';
 import type { Capture } from './capture.cjs';
@@ -19,6 +21,9 @@ export type Name =
 /** First key of the paths of what a revived function's wrapper binds. */
 export const OWN_PREFIX = 'heliostat';
 
+/** Where the files of this package are, compiled. */
+const OWN_DIRECTORY = `${dirname(dirname(__dirname))}/`;
+
 export class NamedValues {
   private readonly capture: Capture;
   private self: Map<unknown, string> | undefined;
@@ -32,7 +37,6 @@ export class NamedValues {
     const own = this.ownExports().get(value);
     if (own !== undefined) return { how: 'self', name: own };
     if (typeof value === 'function') return this.findFunction(value as CallableFunction);
-    if (value === guard) return { how: 'builtin', path: [OWN_PREFIX, 'guard'] };
     if (this.isOwnNamespace(value)) return { how: 'self', name: '*' };
     const type: unknown = Object.getOwnPropertyDescriptor(value, 'constructor')?.value;
     if (typeof type === 'function' && type.prototype === value) return { how: 'prototype' };
@@ -66,6 +70,7 @@ export class NamedValues {
       const path = builtinFunction(value, undefined);
       return path && { how: 'builtin', path };
     }
+    if (value === guard) return { how: 'builtin', path: [OWN_PREFIX, 'guard'] };
     const directory = importerDirectory(value);
     if (directory !== undefined) return { how: 'builtin', path: [OWN_PREFIX, 'import', directory] };
     // Asked before the debugger, which would list every property of a function that is a package.
@@ -82,6 +87,9 @@ export class NamedValues {
       return path && { how: 'builtin', path };
     }
     const file = fileOf(script.url);
+    if (file?.startsWith(OWN_DIRECTORY) === true) {
+      throw new Refusal(`is ${value.name || 'a function'} inside ${this.capture.packageName}, which no export shows`);
+    }
     if (file === undefined || !file.includes('/node_modules/')) return undefined;
     return this.findExport(value, file);
   }

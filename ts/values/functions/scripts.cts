@@ -124,15 +124,31 @@ export function scriptById(id: string): Script {
   return script;
 }
 
-/** The module that a relative specifier names, when it is loaded under its plain URL. */
+/** What a specifier may stand for on disk: compilers and loaders of TypeScript let it name the output. */
+const SPELLINGS: readonly (readonly [written: RegExp, found: readonly string[]])[] = [
+  [/\.js$/, ['.ts', '.tsx', '.jsx']],
+  [/\.mjs$/, ['.mts']],
+  [/\.cjs$/, ['.cts']],
+  [/$/, ['.ts', '.tsx', '.mts', '.js', '.mjs', '/index.ts', '/index.js']],
+];
+
+/** The module that a relative specifier names, if it is loaded. */
 function importedScript(specifier: string, from: Script): Script | undefined {
   if (!/^\.{0,2}\//.test(specifier)) return undefined;
+  let url: string;
   try {
-    const facts = scriptByUrl(new URL(specifier, from.url).href);
-    return facts?.isModule === true ? scriptById(facts.id) : undefined;
+    url = new URL(specifier, from.url).href;
   } catch {
     return undefined;
   }
+  const spellings = SPELLINGS.flatMap(([written, found]) =>
+    written.test(url) ? found.map((each) => url.replace(written, each)) : [],
+  );
+  for (const spelling of [url, ...spellings]) {
+    const facts = scriptByUrl(spelling);
+    if (facts?.isModule === true) return scriptById(facts.id);
+  }
+  return undefined;
 }
 
 /** A variable of a module, where it is declared. */
