@@ -20,7 +20,46 @@ export function shutdown(): Promise<void> {
 
 export { exitActor, getActor, kill } from './actors.cjs';
 export { getRuntimeContext } from './context.cjs';
-export * from './errors.cjs';
+export {
+  ActorAlreadyExistsError,
+  ActorDiedError,
+  ActorError,
+  ActorNotFoundError,
+  ActorUnavailableError,
+  AlreadyInitializedError,
+  AuthenticationError,
+  DeadlockError,
+  type ErrorCode,
+  GetTimeoutError,
+  HeliostatError,
+  isHeliostatError,
+  NameNotFoundError,
+  NameTakenError,
+  NodeDiedError,
+  NotInitializedError,
+  ObjectCorruptedError,
+  ObjectFetchTimedOutError,
+  ObjectFreedError,
+  ObjectLostError,
+  ObjectReconstructionFailedError,
+  ObjectStoreFullError,
+  OutOfBandRefError,
+  OutOfDiskError,
+  OutOfMemoryError,
+  OwnerDiedError,
+  PendingCallsLimitError,
+  ReadOnlyObjectError,
+  RefDisposedError,
+  RuntimeEnvSetupError,
+  SerializationError,
+  StreamReplayError,
+  TaskCancelledError,
+  TaskError,
+  TaskTimeoutError,
+  TransportError,
+  UnschedulableError,
+  WorkerCrashedError,
+} from './errors.cjs';
 export { ObjectRef } from './object-ref.cjs';
 export {
   allocate,

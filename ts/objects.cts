@@ -8,9 +8,9 @@ import { errorOf, errorOfSync } from './failures.cjs';
 import { native } from './native.cjs';
 import { handleOf, makeRef, ObjectRef, setGetter, siteOf } from './object-ref.cjs';
 import { current, endWait, whenOver } from './runtime.cjs';
-import { fromRaw, translated, withEncoded, withRoom } from './transfer.cjs';
+import { fromRaw, NOT_SMALL, readSmall, translated, withEncoded, withRoom } from './transfer.cjs';
 import type { Draft, GetOptions, PutOptions, Sealed, TypedArray, ValueOf, Values, WaitOptions } from './types.cjs';
-import { takeViolation } from './writes.cjs';
+import { takeViolation, views } from './writes.cjs';
 
 /**
  * Serialises and stores `value`; the reference is usable immediately.
@@ -60,6 +60,11 @@ export function get<R extends ObjectRef<any>>(ref: R, options?: GetOptions): Pro
 export function get<const R extends readonly ObjectRef<any>[]>(refs: R, options?: GetOptions): Promise<Values<R>>;
 export function get(target: ObjectRef | readonly ObjectRef[], options?: GetOptions): Promise<unknown> {
   const single = target instanceof ObjectRef;
+  if (single && options === undefined) {
+    current();
+    const value = readSmall(handleOf(target));
+    if (value !== NOT_SMALL) return Promise.resolve(value);
+  }
   const refs = single ? [target] : refsOf(target, 'get()');
   check.options(options, "get()'s options");
   check.timeout(options?.timeoutMs);
@@ -101,6 +106,7 @@ function take(refs: readonly ObjectRef[], handles: number[]): Taken[] {
     takeViolation(ref);
     const value = translated(() => native.read(handles[index] as number));
     if (value === undefined) throw new NotInitializedError('shutdown() was called while this get was under way');
+    if (!isFailure(value) && value.buffers.length > 0) views.given = true;
     return { value, ref };
   });
 }
@@ -183,6 +189,10 @@ export function getSync(target: ObjectRef | readonly ObjectRef[], options?: { ti
   check.timeout(options?.timeoutMs);
   current();
   const handles = refs.map(handleOf);
+  if (single) {
+    const value = readSmall(handles[0] as number);
+    if (value !== NOT_SMALL) return value;
+  }
   const limit = options?.timeoutMs;
   if (
     !translated(() => native.block(handles, limit === undefined || limit === Number.POSITIVE_INFINITY ? -1 : limit))

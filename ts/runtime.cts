@@ -11,6 +11,12 @@ import * as system from './system.cjs';
 import { translated } from './transfer.cjs';
 import type { Context, InitOptions } from './types.cjs';
 
+/**
+ * A worker runs one task at a time and there are as many as CPUs: helper threads of one's garbage collector would take
+ * another's core, and what a task drops is best dropped young. See docs/design/dependencies.md for the figures.
+ */
+const WORKER_FLAGS = ['--max-semi-space-size=64', '--single-threaded-gc'];
+
 /** Smallest store that init() accepts, in bytes. */
 const MIN_STORE = 1 << 20;
 const DEFAULT_INLINE_LIMIT = 100 * 1024;
@@ -200,7 +206,11 @@ function startEmbedded(options: InitOptions): ReturnType<typeof native.startNode
     objectStoreMemory: options.objectStoreMemory ?? Math.floor(memory * 0.3),
     inlineLimit: options.inlineLimit ?? DEFAULT_INLINE_LIMIT,
     program: process.execPath,
-    args: [...(hasImmutableBuffers ? [IMMUTABLE_FLAG] : []), joinPath(__dirname, 'worker', 'main.cjs')],
+    args: [
+      ...WORKER_FLAGS,
+      ...(hasImmutableBuffers ? [IMMUTABLE_FLAG] : []),
+      joinPath(__dirname, 'worker', 'main.cjs'),
+    ],
     env: {},
     logToDriver: options.logToDriver ?? true,
   });

@@ -83,6 +83,38 @@ function decodeNow(raw: RawValue): unknown {
   });
 }
 
+/** Reused for small values, so that no buffer is made for what is decoded at once. */
+const scratch = new Uint8Array(8 * 1024);
+const words = new DataView(scratch.buffer);
+/** What {@link readSmall} gives when the value is not a small one that is here. */
+export const NOT_SMALL = Symbol('not small');
+
+const TABLE = 16;
+const ENTRY = 16;
+
+/**
+ * The value of a handle when it is small, inline and ready: copied once, decoded at once. The layout is that of
+ * `heliostat_proto::blob`.
+ */
+export function readSmall(handle: number): unknown {
+  if (native.readInto(handle, scratch) < 0) return NOT_SMALL;
+  const length = words.getUint32(4, true);
+  const count = words.getUint32(8, true);
+  const at = TABLE + count * ENTRY;
+  const header = scratch.subarray(at, at + length);
+  if (prepare(header) !== undefined) return NOT_SMALL;
+  const buffers: ArrayBuffer[] = [];
+  for (let entry = TABLE; entry < at; entry += ENTRY) {
+    const offset = words.getUint32(entry, true);
+    buffers.push(immutable(scratch.buffer.slice(offset, offset + words.getUint32(entry + 8, true))));
+  }
+  return decode({ header, buffers, refs: noRefs, own: immutable });
+}
+
+function noRefs(): never {
+  throw new SerializationError('a value without references refers to one');
+}
+
 function dropRefs(raw: RawValue): void {
   for (const handle of raw.refs) native.release(handle);
 }

@@ -38,9 +38,12 @@ export function noteWrites(): void {
 
 const OBJECT = 'object:';
 
+/** Whether this thread ever got a view that could be written into. */
+export const views = { given: false };
+
 /** Throws once for an object that was written into. */
 export function takeViolation(ref: ObjectRef<any>): void {
-  noteWrites();
+  if (views.given) noteWrites();
   if (violated.size > 0 && violated.delete(ref.id)) throw readOnly(`memory of ${ref}`);
 }
 

@@ -161,6 +161,24 @@ raw_functions! {
         }
     }
 
+    /// Copies a small inline value without references into `scratch`, a reused array, and returns its length; -1 for every
+    /// other state, which `read` tells of. This is the fast path of a get.
+    fn read_into = c"readInto" (handle, scratch) |scope| {
+        let (client, handle) = (client()?, scope.get_u32(handle)?);
+        // SAFETY: nothing below runs JavaScript.
+        let target = unsafe { scope.view_mut(scratch)? };
+        let length = client.with_core(|core| match core.value(handle) {
+            Some(heliostat_proto::Value::Ready(Blob::Inline(bytes)))
+                if bytes.len() <= target.len() && core.contained(handle).is_empty() =>
+            {
+                target[..bytes.len()].copy_from_slice(bytes);
+                bytes.len() as f64
+            }
+            _ => -1.0,
+        });
+        Ok(scope.number(length))
+    }
+
     /// One more handle for the same reference.
     fn retain = c"retain" (handle) |scope| {
         let (client, handle) = (client()?, scope.get_u32(handle)?);
