@@ -36,6 +36,8 @@ pub(crate) struct Child {
     pub(crate) connected: bool,
     /// Why its process shall end, once it shall.
     pub(crate) ending: Option<Why>,
+    /// To be killed as soon as the spawner reports it.
+    doomed: bool,
     /// The node killed it while it ran.
     killed: bool,
     /// The driver whose job it works for, or worked for last.
@@ -89,6 +91,7 @@ impl Daemon {
             running: None,
             connected: false,
             ending: None,
+            doomed: false,
             killed: false,
             driver: None,
             name: String::new(),
@@ -126,8 +129,8 @@ impl Daemon {
         let pipes = [Pipe::new(Stream::Out, stdout, &child.marker)?, Pipe::new(Stream::Err, stderr, &child.marker)?];
         let pidfd = Rc::new(watch(pidfd, Interest::READABLE)?);
         child.running = Some(Running { pid, pidfd: Rc::clone(&pidfd), pipes: pipes.clone() });
-        if child.ending.is_some() {
-            exit::kill(pid, pidfd.get_ref());
+        if child.doomed {
+            self.end_child(worker, How::Now);
         }
         if let Some(shared) = self.me.upgrade() {
             tokio::task::spawn_local(tend(shared, worker, pid, pidfd, pipes));
@@ -171,13 +174,13 @@ impl Daemon {
                 process.conn.finish();
                 self.after(grace, move |daemon| daemon.end_child(worker, How::Now));
             }
-            // One that is being started is killed when the spawner reports it.
-            _ => {
-                if let Some(running) = &child.running {
+            _ => match &child.running {
+                Some(running) => {
                     child.killed |= exit::status(running.pidfd.get_ref()).is_none();
                     exit::kill(running.pid, running.pidfd.get_ref());
                 }
-            }
+                None => child.doomed = true,
+            },
         }
     }
 
