@@ -1,9 +1,10 @@
 //! The free bytes of the segment, in the daemon's private memory.
 //!
 //! Ranges remember who mapped their pages last ([`Warmth`]): writing to pages that a process has touched before is four
-//! times faster than to another process's, and eight times faster than to fresh ones. Neighbours of one warmth are
-//! joined at once, neighbours of different warmth only when nothing else fits. Small leases are taken from low
-//! addresses, large extents from high ones, so that few small objects lie between large ones.
+//! times faster than to another process's, and eight times faster than to fresh ones. Beside them, runs of free bytes
+//! are kept whatever their warmth. Leases for small objects, and extents of less than a 512th of the store, are taken
+//! from low addresses, larger ones from high addresses: what is small and lives for long then doesn't lie between what
+//! is large, and the bytes between the two stay in one piece.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -42,8 +43,55 @@ pub(crate) struct Taken {
     pub(crate) pieces: Vec<(u64, u64, Warmth)>,
 }
 
+/// Runs of free bytes: neighbours are always joined.
+#[derive(Debug, Clone)]
+struct Runs {
+    map: BTreeMap<u64, u64>,
+    /// Starts by the power of two of the length.
+    classes: Vec<BTreeSet<u64>>,
+}
+
+impl Runs {
+    fn put(&mut self, start: u64, length: u64) {
+        if length > 0 {
+            self.map.insert(start, length);
+            self.classes[class(length)].insert(start);
+        }
+    }
+
+    fn pull(&mut self, start: u64) -> u64 {
+        let length = self.map.remove(&start).unwrap_or(0);
+        self.classes[class(length)].remove(&start);
+        length
+    }
+
+    /// Adds bytes that aren't in any run.
+    fn add(&mut self, mut start: u64, mut length: u64) {
+        if let Some((&at, &long)) = self.map.range(..start).next_back()
+            && at + long == start
+        {
+            length += self.pull(at);
+            start = at;
+        }
+        if self.map.contains_key(&(start + length)) {
+            length += self.pull(start + length);
+        }
+        self.put(start, length);
+    }
+
+    /// Takes bytes out that all are in one run.
+    fn cut(&mut self, start: u64, length: u64) {
+        let Some((&at, _)) = self.map.range(..=start).next_back() else { return };
+        let end = at + self.pull(at);
+        self.put(at, start - at);
+        self.put(start + length, end.saturating_sub(start + length));
+    }
+}
+
 #[derive(Debug, Clone)]
 pub(crate) struct FreeRanges {
+    capacity: u64,
+    runs: Runs,
     ranges: BTreeMap<u64, (u64, Warmth)>,
     /// Starts of the ranges by warmth and by the power of two of their length.
     index: BTreeMap<Warmth, Vec<BTreeSet<u64>>>,
@@ -62,7 +110,8 @@ fn class(length: u64) -> usize {
 impl FreeRanges {
     /// All of a segment, unreserved.
     pub(crate) fn new(capacity: u64) -> Self {
-        let mut all = Self { ranges: BTreeMap::new(), index: BTreeMap::new(), bytes: 0, cold: 0 };
+        let runs = Runs { map: BTreeMap::new(), classes: vec![BTreeSet::new(); CLASSES] };
+        let mut all = Self { capacity, runs, ranges: BTreeMap::new(), index: BTreeMap::new(), bytes: 0, cold: 0 };
         all.insert(0, capacity, Warmth::Cold);
         all
     }
@@ -75,21 +124,16 @@ impl FreeRanges {
         self.cold
     }
 
-    /// Length of the longest run of free bytes. Looks at every range.
+    /// Length of the longest run of free bytes.
     pub(crate) fn largest(&self) -> u64 {
-        let (mut largest, mut run, mut end) = (0, 0, 0);
-        for (start, (length, _)) in &self.ranges {
-            run = if *start == end { run + length } else { *length };
-            end = start + length;
-            largest = largest.max(run);
-        }
-        largest
+        let longest = self.runs.classes.iter().rev().find(|starts| !starts.is_empty());
+        longest.into_iter().flatten().map(|start| self.runs.map[start]).max().unwrap_or(0)
     }
 
     /// Whether any byte of a range is free.
     pub(crate) fn overlaps(&self, start: u64, length: u64) -> bool {
-        let before = self.ranges.range(..start + length).next_back();
-        length > 0 && before.is_some_and(|(at, (long, _))| at + long > start)
+        let before = self.runs.map.range(..start + length).next_back();
+        length > 0 && before.is_some_and(|(at, long)| at + long > start)
     }
 
     /// Puts a range back; false, and nothing done, if part of it is free already.
@@ -100,6 +144,7 @@ impl FreeRanges {
         if self.overlaps(start, length) {
             return false;
         }
+        self.runs.add(start, length);
         if let Some((&at, &(long, same))) = self.ranges.range(..start).next_back()
             && at + long == start
             && same == warmth
@@ -146,78 +191,116 @@ impl FreeRanges {
     }
 
     /// Takes what was wished for, or at least what it must have.
+    ///
+    /// Where comes before how warm: what fits at the end of the segment that is meant for its kind is taken there, and
+    /// only own warm pages that leave next to nothing over, or lie about as well, come first. Free bytes so gather in the
+    /// middle, and the ends, which are used over and over, are warm anyway.
     pub(crate) fn take(&mut self, wish: &Wish) -> Option<Taken> {
         if self.bytes < wish.least {
             return None;
         }
-        let mut sizes = [wish.wanted, wish.wanted / 4, wish.least].map(|size| size.max(wish.least));
-        if wish.whole_pages {
-            sizes = [wish.least; 3];
-        }
-        // Rather a quarter of what is wanted in warm pages than all of it in cold ones.
-        self.fit(Warmth::Warm(wish.seat), sizes[1], wish)
-            .or_else(|| self.fit_others(sizes[1], wish))
-            .or_else(|| wish.cold.then(|| self.fit(Warmth::Cold, sizes[0], wish))?)
-            .or_else(|| wish.cold.then(|| self.fit(Warmth::Cold, sizes[2], wish))?)
-            .or_else(|| self.fit(Warmth::Warm(wish.seat), sizes[2], wish))
-            .or_else(|| self.fit_others(sizes[2], wish))
-            .or_else(|| self.run(wish))
-            .map(|(start, length)| {
-                let tail = if wish.whole_pages { 0 } else { self.tail_before(start, wish.seat) };
-                let tail = if length + tail <= LONGEST_LEASE { tail } else { 0 };
-                self.cut(start - tail, length + tail)
-            })
+        let (start, length) = if !wish.cold {
+            self.warm(wish)
+        } else if wish.whole_pages {
+            let any = self.anywhere(wish, wish.least)?;
+            Some(self.tight(wish).filter(|(start, _)| start.abs_diff(any.0) <= self.capacity / 16).unwrap_or(any))
+        } else {
+            let enough = (wish.wanted / 4).max(wish.least);
+            self.near(wish, enough).or_else(|| self.anywhere(wish, wish.least))
+        }?;
+        Some(self.cut(start, length))
     }
 
-    /// Length of the seat's own free range just before a small lease: most often the tail of its last one, which would
-    /// stay too short for anything. The lease starts there instead.
-    fn tail_before(&self, start: u64, seat: u32) -> u64 {
-        match self.ranges.range(..start).next_back() {
-            Some((at, (length, warmth))) if at + length == start && *warmth == Warmth::Warm(seat) => *length,
-            _ => 0,
-        }
+    /// Own warm pages that the wish fills up, all but a quarter.
+    fn tight(&self, wish: &Wish) -> Option<(u64, u64)> {
+        let classes = self.index.get(&Warmth::Warm(wish.seat))?;
+        let most = wish.least + wish.least / 4 + PAGE;
+        (class(wish.least)..=class(most)).find_map(|class| {
+            let fitting = classes[class].iter().rev().filter(|start| self.ranges[start].0 <= most).take(LOOKS);
+            fitting.filter_map(|start| self.place(*start, self.ranges[start].0, wish.least, wish)).next()
+        })
     }
 
-    /// The smallest fitting range of the other warm ones.
-    fn fit_others(&self, size: u64, wish: &Wish) -> Option<(u64, u64)> {
-        let others = self.index.keys().filter(|warmth| matches!(warmth, Warmth::Warm(seat) if *seat != wish.seat));
-        others.filter_map(|warmth| self.fit(*warmth, size, wish)).min_by_key(|(_, length)| *length)
+    /// A place for a small lease: on own warm pages, if they lie about as low as any.
+    fn near(&self, wish: &Wish, size: u64) -> Option<(u64, u64)> {
+        let any = self.anywhere(wish, size)?;
+        let own = self.index.get(&Warmth::Warm(wish.seat)).and_then(|classes| {
+            let lowest = classes.iter().skip(class(size) + 1).filter_map(|starts| starts.first());
+            lowest.min().and_then(|start| self.place(*start, self.ranges[start].0, size, wish))
+        });
+        Some(own.filter(|(start, _)| *start <= any.0 + self.capacity / 16).unwrap_or(any))
     }
 
-    /// A place of `size` bytes or more (up to what is wanted) within one range.
-    fn fit(&self, warmth: Warmth, size: u64, wish: &Wish) -> Option<(u64, u64)> {
-        let classes = self.index.get(&warmth)?;
-        classes.iter().skip(class(size)).find_map(|starts| {
-            let place = |start: &u64| place(*start, self.ranges[start].0, warmth, size, wish);
-            if wish.whole_pages {
+    /// The outermost place among all free bytes, whatever their warmth.
+    fn anywhere(&self, wish: &Wish, size: u64) -> Option<(u64, u64)> {
+        let top = self.is_from_top(wish);
+        let outermost = |starts: &BTreeSet<u64>| {
+            let place = |start: &u64| self.place(*start, self.runs.map[start], size, wish);
+            if top {
                 starts.iter().rev().take(LOOKS).find_map(place)
             } else {
                 starts.iter().take(LOOKS).find_map(place)
             }
-        })
+        };
+        let places = self.runs.classes.iter().skip(class(size)).filter_map(outermost);
+        let best = if top { places.max() } else { places.min() };
+        // Only if more runs of just this class were too short than were looked at.
+        best.or_else(|| self.runs.map.iter().find_map(|(start, length)| self.place(*start, *length, size, wish)))
     }
 
-    /// A place across neighbours of different warmth. Looks at every range: only when nothing else fits.
-    fn run(&self, wish: &Wish) -> Option<(u64, u64)> {
-        let usable = self.ranges.iter().filter(|(_, (_, warmth))| wish.cold || *warmth != Warmth::Cold);
+    /// The smallest fitting warm range, the wisher's own ones first, or a run of several.
+    fn warm(&self, wish: &Wish) -> Option<(u64, u64)> {
+        let fit = |classes: &Vec<BTreeSet<u64>>| {
+            classes.iter().skip(class(wish.least)).find_map(|starts| {
+                starts.iter().take(LOOKS).find_map(|start| self.place(*start, self.ranges[start].0, wish.least, wish))
+            })
+        };
+        let others = self.index.iter().filter(|(warmth, _)| **warmth != Warmth::Cold).map(|(_, classes)| classes);
+        self.index.get(&Warmth::Warm(wish.seat)).into_iter().chain(others).find_map(fit).or_else(|| self.warm_run(wish))
+    }
+
+    /// A place across warm neighbours. Looks at every range: only when memory is short and nothing else fits.
+    fn warm_run(&self, wish: &Wish) -> Option<(u64, u64)> {
         let (mut from, mut end) = (0, 0);
-        for (&start, &(length, _)) in usable {
-            if start != end {
-                from = start;
+        for (&start, &(length, warmth)) in &self.ranges {
+            if warmth == Warmth::Cold {
+                continue;
             }
+            from = if start == end { from } else { start };
             end = start + length;
-            // As if cold, so that a piece of cold memory at its end is cut on a page.
-            if let Some(found) =
-                place(from, end - from, Warmth::Cold, wish.least, &Wish { wanted: wish.least, ..*wish })
-            {
+            if let Some(found) = self.place(from, end - from, wish.least, &Wish { wanted: wish.least, ..*wish }) {
                 return Some(found);
             }
         }
         None
     }
 
+    /// Large objects come from the top, small and middling ones from the bottom.
+    fn is_from_top(&self, wish: &Wish) -> bool {
+        wish.whole_pages && wish.least >= self.capacity / 512
+    }
+
+    /// Where in free bytes a wish fits.
+    fn place(&self, start: u64, length: u64, size: u64, wish: &Wish) -> Option<(u64, u64)> {
+        let end = start + length;
+        if self.is_from_top(wish) {
+            let top = (end & !(PAGE - 1)).checked_sub(size)?;
+            return (top >= start).then_some((top, size));
+        }
+        if wish.whole_pages {
+            let bottom = start.next_multiple_of(PAGE);
+            return (bottom + size <= end).then_some((bottom, size));
+        }
+        let take = wish.wanted.min(LONGEST_LEASE).min(length);
+        // Cold memory is reserved by pages, so it is also taken by pages.
+        let take = ((start + take).next_multiple_of(PAGE) - start).min(length);
+        let take = take.min(LONGEST_LEASE & !(PAGE - 1)) & !(UNIT - 1);
+        (take >= size).then_some((start, take))
+    }
+
     /// Takes exactly these bytes out, all of which are free.
     fn cut(&mut self, start: u64, length: u64) -> Taken {
+        self.runs.cut(start, length);
         let end = start + length;
         let mut pieces = Vec::new();
         let first = self.ranges.range(..=start).next_back().map_or(start, |(at, _)| *at);
@@ -238,6 +321,7 @@ impl FreeRanges {
         for start in classes.into_iter().flatten() {
             let Some((length, _)) = self.ranges.remove(&start) else { continue };
             self.bytes -= length;
+            self.runs.cut(start, length);
             self.insert(start, length, Warmth::Warm(0));
         }
     }
@@ -260,20 +344,6 @@ impl FreeRanges {
         let taken = self.cut(start, length);
         self.insert(taken.start, taken.length, Warmth::Cold);
     }
-}
-
-/// Where in a free range a wish fits.
-fn place(start: u64, length: u64, warmth: Warmth, size: u64, wish: &Wish) -> Option<(u64, u64)> {
-    let end = start + length;
-    if wish.whole_pages {
-        let top = (end & !(PAGE - 1)).checked_sub(size)?;
-        return (top >= start).then_some((top, size));
-    }
-    let take = wish.wanted.min(length);
-    // Cold memory is reserved by pages, so it is also taken by pages.
-    let take = if warmth == Warmth::Cold { ((start + take).next_multiple_of(PAGE) - start).min(length) } else { take };
-    let take = take & !(UNIT - 1);
-    (take >= size).then_some((start, take))
 }
 
 #[cfg(test)]
