@@ -18,6 +18,7 @@ use crate::conn::Conn;
 use crate::output::Unclaimed;
 use crate::spawner::Order;
 use crate::store::Store;
+use crate::task::Tasks;
 use crate::workers::Child;
 
 /// Pause after the first failed start of a worker; it doubles with each further one, up to the longest.
@@ -40,6 +41,7 @@ pub(crate) struct Daemon {
     pub(crate) tokens: HashMap<u128, WorkerId>,
     pub(crate) orders: Sender<Order>,
     pub(crate) unclaimed: Unclaimed,
+    pub(crate) tasks: Tasks,
     pub(crate) stopping: bool,
     /// Where pipes are read into.
     pub(crate) scratch: Vec<u8>,
@@ -75,6 +77,7 @@ impl Daemon {
                 tokens: HashMap::new(),
                 orders,
                 unclaimed: Unclaimed::default(),
+                tasks: Tasks::default(),
                 stopping: false,
                 scratch: Vec::new(),
                 child_gone: Rc::default(),
@@ -91,7 +94,7 @@ impl Daemon {
     /// Runs something later on the event loop, with the state at hand.
     pub(crate) fn after(&self, pause: Duration, then: impl FnOnce(&mut Self) + 'static) {
         let me = self.me.clone();
-        tokio::task::spawn_local(async move {
+        self.tasks.spawn(async move {
             tokio::time::sleep(pause).await;
             if let Some(daemon) = me.upgrade() {
                 then(&mut daemon.borrow_mut());

@@ -205,17 +205,19 @@ async fn run(
         let actions = daemon.schedule.prestart(prestart);
         daemon.perform(actions);
     }
+    let tasks = shared.borrow().tasks.clone();
     let listening = tokio::task::spawn_local(listener::listen(Rc::clone(&shared), listener));
     let grace = loop {
         tokio::select! {
             command = commands.recv() => match command {
                 Some(Command::Adopt(socket)) => {
-                    tokio::task::spawn_local(admission::serve(Rc::clone(&shared), socket));
+                    tasks.spawn(admission::serve(Rc::clone(&shared), socket));
                 }
                 Some(Command::Stop(grace)) => break grace,
                 None => break Duration::ZERO,
             },
             Some(outcome) = outcomes.recv() => shared.borrow_mut().on_outcome(outcome),
+            () = tasks.panicked() => break Duration::ZERO,
         }
     };
     commands.close();

@@ -33,6 +33,7 @@ mod session;
 mod spawner;
 mod state;
 mod store;
+mod task;
 mod watch;
 mod workers;
 

@@ -24,9 +24,9 @@ pub(crate) async fn listen(shared: Shared, listener: UnixListener) {
                 let known = shared.borrow().processes.len();
                 if connections.get().saturating_sub(known) < NEWCOMERS_MAX {
                     connections.set(connections.get() + 1);
-                    let (shared, connections) = (Rc::clone(&shared), Rc::clone(&connections));
-                    tokio::task::spawn_local(async move {
-                        admission::serve(shared, OwnedFd::from(stream)).await;
+                    let (daemon, connections) = (Rc::clone(&shared), Rc::clone(&connections));
+                    shared.borrow().tasks.spawn(async move {
+                        admission::serve(daemon, OwnedFd::from(stream)).await;
                         connections.set(connections.get() - 1);
                     });
                 }

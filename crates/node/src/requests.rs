@@ -68,7 +68,7 @@ impl Daemon {
             self.dismiss(*id, Why::Unneeded);
         }
         let (me, child_gone) = (self.me.clone(), Rc::clone(&self.child_gone));
-        tokio::task::spawn_local(async move {
+        self.tasks.spawn(async move {
             loop {
                 let gone = child_gone.notified();
                 let Some(daemon) = me.upgrade() else { return };

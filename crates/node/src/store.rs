@@ -23,6 +23,9 @@ const SWEEP_PERIOD: Duration = Duration::from_millis(100);
 /// Requests for more bytes than this are long work.
 const SHORT_MAX: u64 = 4 << 20;
 
+/// Why an answer of the store's thread cannot fail to come: when it panicked, the node cannot go on either.
+const STORE_ENDS_LAST: &str = "the store's thread ends only when nobody can give it work";
+
 /// Work for the store's thread.
 pub(crate) type Job = Box<dyn FnOnce(&mut StoreDaemon) + Send>;
 
@@ -93,8 +96,7 @@ impl Store {
             // Whoever asked may be gone by now.
             let _ = sender.send(work(daemon));
         });
-        // Without its thread the store answers nobody; that happens only while the node ends.
-        let _ = self.jobs.send(job);
+        assert!(self.jobs.send(job).is_ok(), "{STORE_ENDS_LAST}");
         Work::Later(receiver)
     }
 
@@ -133,11 +135,11 @@ impl Store {
 }
 
 impl<T> Work<T> {
-    /// The result; `None` when the node ends before.
-    pub(crate) async fn wait(self) -> Option<T> {
+    /// The result.
+    async fn wait(self) -> T {
         match self {
-            Self::Done(result) => Some(result),
-            Self::Later(receiver) => receiver.await.ok(),
+            Self::Done(result) => result,
+            Self::Later(receiver) => receiver.await.expect(STORE_ENDS_LAST),
         }
     }
 }
@@ -149,9 +151,9 @@ impl Daemon {
             Work::Done(result) => then(self, result),
             Work::Later(receiver) => {
                 let me = self.me.clone();
-                tokio::task::spawn_local(async move {
-                    let result = receiver.await;
-                    if let (Ok(result), Some(daemon)) = (result, me.upgrade()) {
+                self.tasks.spawn(async move {
+                    let result = receiver.await.expect(STORE_ENDS_LAST);
+                    if let Some(daemon) = me.upgrade() {
                         then(&mut daemon.borrow_mut(), result);
                     }
                 });
@@ -211,6 +213,6 @@ impl Daemon {
     /// A seat for a process, as soon as the store has time.
     pub(crate) async fn seat(shared: &Shared, pid: u32) -> Result<Seat, Failure> {
         let work = shared.borrow().store.join(pid);
-        work.wait().await.unwrap_or_else(|| Err(Failure::new("NODE_DIED", "the node is stopping")))
+        work.wait().await
     }
 }

@@ -133,7 +133,7 @@ impl Daemon {
             self.end_child(worker, How::Now);
         }
         if let Some(shared) = self.me.upgrade() {
-            tokio::task::spawn_local(tend(shared, worker, pid, pidfd, pipes));
+            self.tasks.spawn(tend(shared, worker, pid, pidfd, pipes));
         }
         let timeout = self.config.worker_start_timeout;
         self.after(timeout, move |daemon| {
@@ -256,7 +256,7 @@ impl Child {
 /// Stays with a process from its start to its end.
 async fn tend(shared: Shared, worker: WorkerId, pid: u32, pidfd: Rc<AsyncFd<OwnedFd>>, pipes: [Rc<Pipe>; 2]) {
     for pipe in &pipes {
-        tokio::task::spawn_local(Rc::clone(pipe).read(Rc::clone(&shared), worker));
+        shared.borrow().tasks.spawn(Rc::clone(pipe).read(Rc::clone(&shared), worker));
     }
     // The only error is that the event loop ends; `Child` takes care of the process then.
     if pidfd.readable().await.is_err() {
