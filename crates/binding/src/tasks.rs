@@ -77,8 +77,7 @@ raw_functions! {
             let args = given.blob(&client, id)?;
             let submission =
                 Submission { name, function, args, contains: given.parts.refs.to_vec(), by_ref, returns, resources, max_retries, parent };
-            let now = client.now();
-            let handles = client.with_core(|core| core.submit(submission, now));
+            let handles = client.submit(submission);
             Ok(scope.array(handles.into_iter().map(|handle| scope.u32(handle))))
         })
     }

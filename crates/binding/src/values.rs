@@ -16,7 +16,9 @@ pub(crate) fn put_error(error: &PutError) -> Thrown {
     let code = match error {
         PutError::NodeGone
         | PutError::Store(
-            Store::Create(CreateError::Fenced | CreateError::Lease(LeaseError::Disconnected { .. } | LeaseError::NoSeat { .. }))
+            Store::Create(
+                CreateError::Fenced | CreateError::Lease(LeaseError::Disconnected { .. } | LeaseError::NoSeat { .. }),
+            )
             | Store::Seal(_),
         ) => "NODE_DIED",
         PutError::Expose(_) => "INTERNAL",
@@ -161,22 +163,13 @@ raw_functions! {
         }
     }
 
-    /// Copies a small inline value without references into `scratch`, a reused array, and returns its length; -1 for every
-    /// other state, which `read` tells of. This is the fast path of a get.
+    /// Copies a small value without references into `scratch`, a reused array, and returns its length; -1 for every other
+    /// state, which `read` tells of. This is the fast path of a get.
     fn read_into = c"readInto" (handle, scratch) |scope| {
         let (client, handle) = (client()?, scope.get_u32(handle)?);
         // SAFETY: nothing below runs JavaScript.
         let target = unsafe { scope.view_mut(scratch)? };
-        let length = client.with_core(|core| match core.value(handle) {
-            Some(heliostat_proto::Value::Ready(Blob::Inline(bytes)))
-                if bytes.len() <= target.len() && core.contained(handle).is_empty() =>
-            {
-                target[..bytes.len()].copy_from_slice(bytes);
-                bytes.len() as f64
-            }
-            _ => -1.0,
-        });
-        Ok(scope.number(length))
+        Ok(scope.number(client.read_small(handle, target).map_or(-1.0, |length| length as f64)))
     }
 
     /// One more handle for the same reference.

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use heliostat_proto::blob::BlobView;
 use heliostat_proto::message::{NodeState, ToDaemon, Welcome};
-use heliostat_proto::{Blob, Failure, Locator, RefEntry};
-use heliostat_runtime::{Action, Core, Handle, Identity, WaitId};
+use heliostat_proto::{Blob, Failure, Locator, ObjectId, RefEntry, Value};
+use heliostat_runtime::{Action, Core, Handle, Identity, Submission, Values, WaitId};
 use heliostat_store::{DaemonLink, Pin, PinError, StoreClient};
 use heliostat_wire::Channel;
 
@@ -20,6 +20,9 @@ use crate::output::Printer;
 use crate::peers::Handed;
 use crate::ports::{Event, Notify, PortId, Ports};
 use crate::rpc::Calls;
+
+/// Stored values above this length are read as they are, not copied.
+const MAX_SMALL: usize = 64 * 1024;
 
 /// How a process joins.
 pub struct ClientOptions {
@@ -144,7 +147,7 @@ impl Client {
     /// Waits in the background: `None` when there is nothing to wait for, else the port gets [`Event::Over`].
     pub fn wait(&self, port: PortId, handles: &[Handle], needed: usize, fail_fast: bool) -> Option<WaitId> {
         let wait = self.with_core(|core| {
-            let wait = core.wait(handles, needed, fail_fast)?;
+            let wait = core.wait(handles, needed, fail_fast, &*self.shared)?;
             // Before the lock goes: the answer may come at once.
             self.shared.ports.expect(wait, port);
             Some(wait)
@@ -163,7 +166,8 @@ impl Client {
     /// Blocks the calling thread. Returns whether it is over, else the time ran out.
     pub fn block(&self, handles: &[Handle], timeout: Option<Duration>) -> bool {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let Some(wait) = self.with_core(|core| core.wait(handles, handles.len(), true)) else { return true };
+        let wait = self.with_core(|core| core.wait(handles, handles.len(), true, &*self.shared));
+        let Some(wait) = wait else { return true };
         self.shared.daemon.send(&ToDaemon::Waiting(true));
         let mut core = self.shared.lock_core();
         let over = loop {
@@ -192,9 +196,33 @@ impl Client {
         self.shared.store.pin(locator)
     }
 
-    /// The references inside a value.
-    pub fn refs_of(&self, blob: &Blob) -> Vec<RefEntry> {
-        self.shared.refs_of(blob)
+    /// Submits a task; the references of its results can be used at once.
+    pub fn submit(&self, submission: Submission) -> Vec<Handle> {
+        let now = self.now();
+        self.with_core(|core| core.submit(submission, now, &*self.shared))
+    }
+
+    /// Copies a serialised value without references into `target` when it is here and fits; returns its length.
+    pub fn read_small(&self, handle: Handle, target: &mut [u8]) -> Option<usize> {
+        let bytes = self.with_core(|core| {
+            core.wait(&[handle], 0, false, &*self.shared);
+            match core.value(handle)? {
+                Value::Ready(blob) => Some(blob.clone()),
+                Value::Failed(_) => None,
+            }
+        });
+        let mut copy = |bytes: &[u8]| {
+            let fits = bytes.len() <= target.len() && BlobView::parse(bytes).is_ok_and(|view| view.ref_count() == 0);
+            fits.then(|| {
+                target[..bytes.len()].copy_from_slice(bytes);
+                bytes.len()
+            })
+        };
+        match bytes? {
+            Blob::Inline(bytes) => copy(&bytes),
+            Blob::Stored(locator) if locator.length as usize <= MAX_SMALL => copy(self.pin(&locator).ok()?.bytes()),
+            Blob::Stored(_) => None,
+        }
     }
 
     /// Asks the daemon for the node's state; `None` when the node ended.
@@ -284,14 +312,6 @@ impl Shared {
         }
     }
 
-    pub(crate) fn refs_of(&self, blob: &Blob) -> Vec<RefEntry> {
-        let read = |bytes: &[u8]| BlobView::parse(bytes).map(|view| view.refs().collect()).unwrap_or_default();
-        match blob {
-            Blob::Inline(bytes) => read(bytes),
-            Blob::Stored(locator) => self.store.pin(locator).map(|pin| read(pin.bytes())).unwrap_or_default(),
-        }
-    }
-
     /// The node ended: everything that waits learns it.
     pub(crate) fn node_gone(&self) {
         if self.gone.swap(true, Ordering::AcqRel) {
@@ -307,5 +327,19 @@ impl Shared {
         if !self.left.load(Ordering::Acquire) {
             (self.on_node_gone)();
         }
+    }
+}
+
+impl Values for Shared {
+    fn refs_of(&self, blob: &Blob) -> Vec<RefEntry> {
+        let read = |bytes: &[u8]| BlobView::parse(bytes).map(|view| view.refs().collect()).unwrap_or_default();
+        match blob {
+            Blob::Inline(bytes) => read(bytes),
+            Blob::Stored(locator) => self.store.pin(locator).map(|pin| read(pin.bytes())).unwrap_or_default(),
+        }
+    }
+
+    fn lookup(&self, id: &ObjectId) -> Option<Locator> {
+        self.store.lookup(id)
     }
 }

@@ -212,7 +212,7 @@ impl Reader<'_> {
             let now = self.shared.now();
             self.shared.with_core(|core| {
                 for message in messages {
-                    core.on_peer(link.peer, message, now, &|blob| self.shared.refs_of(blob));
+                    core.on_peer(link.peer, message, now, self.shared);
                 }
             });
             if !more? {

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use heliostat_proto::message::{FunctionHash, ToDaemon, ToPeer};
-use heliostat_proto::{Blob, Failure, JobId, NodeId, ObjectId, RefEntry, TaskId, Value, WorkerId};
+use heliostat_proto::{Blob, Failure, JobId, Locator, NodeId, ObjectId, RefEntry, TaskId, Value, WorkerId};
 
 use crate::action::{Action, Handle};
 use crate::exec::Executions;
@@ -24,8 +24,30 @@ pub struct Identity {
     pub job: JobId,
 }
 
-/// Reads the references inside a value. Values in the store are read by the surroundings, which have it mapped.
-pub type RefsOf<'a> = &'a dyn Fn(&Blob) -> Vec<RefEntry>;
+/// Looks into serialised values. Those in the store are read by the surroundings, which have it mapped.
+pub trait Values {
+    /// The references inside a value.
+    fn refs_of(&self, blob: &Blob) -> Vec<RefEntry>;
+
+    /// Where a sealed object with this id is on this node, if it is.
+    fn lookup(&self, id: &ObjectId) -> Option<Locator>;
+}
+
+/// Where the state machine looks values up.
+pub(crate) type Look<'a> = &'a dyn Values;
+
+/// For events that bring no values.
+pub(crate) struct NoValues;
+
+impl Values for NoValues {
+    fn refs_of(&self, _: &Blob) -> Vec<RefEntry> {
+        Vec::new()
+    }
+
+    fn lookup(&self, _: &ObjectId) -> Option<Locator> {
+        None
+    }
+}
 
 /// The state machine: methods are events, [`Core::take_actions`] gives what they want done.
 ///
@@ -183,8 +205,23 @@ impl Core {
         for released in released {
             match released {
                 Released::Free(locator) => self.actions.push(Action::Free(locator)),
-                Released::Return { owner, id } => self.send_gated(owner, ToPeer::Unborrow { objects: vec![id] }),
+                Released::Return { owner, id } => self.tell_returned(owner, id),
             }
+        }
+    }
+
+    /// Tells an owner that a reference is gone, together with those that it is being told of.
+    fn tell_returned(&mut self, owner: WorkerId, id: ObjectId) {
+        let last = match self.gated.back_mut() {
+            Some((peer, message)) => Some((*peer, message)),
+            None => match self.actions.last_mut() {
+                Some(Action::Send { peer, message }) => Some((*peer, message)),
+                _ => None,
+            },
+        };
+        match last {
+            Some((peer, ToPeer::Unborrow { objects })) if peer == owner => objects.push(id),
+            _ => self.send_gated(owner, ToPeer::Unborrow { objects: vec![id] }),
         }
     }
 
@@ -234,10 +271,20 @@ impl Core {
         }
         let (handle, new) = self.objects.borrow(entry.id, entry.owner, count);
         if new {
-            *self.unconfirmed.entry(entry.owner).or_default() += 1;
-            self.send(entry.owner, ToPeer::Borrow { objects: vec![entry.id] });
+            self.tell_borrowed(entry.owner, entry.id);
         }
         handle
+    }
+
+    /// Tells an owner of a reference, together with those that it is being told of.
+    fn tell_borrowed(&mut self, owner: WorkerId, id: ObjectId) {
+        if let Some(Action::Send { peer, message: ToPeer::Borrow { objects } }) = self.actions.last_mut()
+            && *peer == owner
+        {
+            return objects.push(id);
+        }
+        *self.unconfirmed.entry(owner).or_default() += 1;
+        self.send(owner, ToPeer::Borrow { objects: vec![id] });
     }
 
     /// Deletes the data now, whoever still refers to it. Returns whether this process owns the object.
@@ -260,8 +307,8 @@ impl Core {
     }
 
     /// Sets the value of a pending object, and tells everybody who waits for it.
-    pub(crate) fn resolve(&mut self, handle: Handle, value: Value, refs_of: RefsOf<'_>) {
-        let entries = refs_in(&value, refs_of);
+    pub(crate) fn resolve(&mut self, handle: Handle, value: Value, look: Look<'_>) {
+        let entries = refs_in(&value, look);
         let contains: Vec<Handle> = entries.iter().map(|entry| self.acquire(entry, Count::Contained)).collect();
         let Some(object) = self.objects.get_mut(handle) else { return };
         object.value = Some(value);
@@ -288,11 +335,18 @@ impl Core {
         self.dependencies_ready(&dependents, &value);
     }
 
-    /// Makes sure that a pending value of another owner is on its way.
-    pub(crate) fn need(&mut self, handle: Handle) {
-        let Some(object) = self.objects.get_mut(handle) else { return };
+    /// Makes sure that a pending value of another owner is here or on its way. What a process of this node has put is
+    /// there to be read: sealing published it. Of a task's result the owner alone says which attempt counts.
+    pub(crate) fn need(&mut self, handle: Handle, look: Look<'_>) {
+        let Some(object) = self.objects.get(handle) else { return };
         let (Some(owner), None) = (object.owner, &object.value) else { return };
         let id = object.id;
+        if id.is_put()
+            && let Some(locator) = look.lookup(&id)
+        {
+            return self.resolve(handle, Value::Ready(Blob::Stored(locator)), look);
+        }
+        let Some(object) = self.objects.get_mut(handle) else { return };
         if !std::mem::replace(&mut object.extra().fetching, true) {
             self.send(owner, ToPeer::Fetch { object: id });
         }
@@ -329,12 +383,12 @@ impl Core {
     }
 
     /// A message of another process.
-    pub fn on_peer(&mut self, peer: WorkerId, message: ToPeer, now: u64, refs_of: RefsOf<'_>) {
+    pub fn on_peer(&mut self, peer: WorkerId, message: ToPeer, now: u64, look: &dyn Values) {
         match message {
             ToPeer::Define { function, blob } => self.executions.define(function, blob),
-            ToPeer::Run(spec) => self.on_run(peer, *spec, refs_of),
+            ToPeer::Run(spec) => self.on_run(peer, *spec, look),
             ToPeer::Done { task, attempt, values, nanos } => {
-                self.on_done(peer, Done { task, attempt, values, nanos }, now, refs_of);
+                self.on_done(peer, Done { task, attempt, values, nanos }, now, look);
             }
             ToPeer::Taken { task, attempt } => self.on_taken(peer, task, attempt),
             ToPeer::Borrow { objects } => {
@@ -364,7 +418,7 @@ impl Core {
                 if let Some(handle) = self.objects.find(&object)
                     && self.objects.get(handle).is_some_and(|o| o.owner == Some(peer) && o.value.is_none())
                 {
-                    self.resolve(handle, value, refs_of);
+                    self.resolve(handle, value, look);
                 }
             }
         }
@@ -395,7 +449,7 @@ impl Core {
         for handle in lost {
             let Some(object) = self.objects.get_mut(handle) else { continue };
             let value = owner_died(object.id);
-            self.resolve(handle, value, &|_| Vec::new());
+            self.resolve(handle, value, &NoValues);
         }
         self.open_gate();
     }
@@ -403,17 +457,17 @@ impl Core {
     /// The node ended: whatever has no value yet fails.
     pub fn on_node_gone(&mut self, failure: &Failure) {
         for handle in self.objects.pending() {
-            self.resolve(handle, Value::Failed(Box::new(failure.clone())), &|_| Vec::new());
+            self.resolve(handle, Value::Failed(Box::new(failure.clone())), &NoValues);
         }
     }
 }
 
 /// The references inside a value, or inside what a failed task threw.
-pub(crate) fn refs_in(value: &Value, refs_of: RefsOf<'_>) -> Vec<RefEntry> {
+pub(crate) fn refs_in(value: &Value, look: Look<'_>) -> Vec<RefEntry> {
     match value {
-        Value::Ready(blob) => refs_of(blob),
+        Value::Ready(blob) => look.refs_of(blob),
         Value::Failed(failure) => {
-            failure.thrown.as_ref().map(|thrown| refs_of(&Blob::Inline(thrown.clone()))).unwrap_or_default()
+            failure.thrown.as_ref().map(|thrown| look.refs_of(&Blob::Inline(thrown.clone()))).unwrap_or_default()
         }
     }
 }

@@ -6,7 +6,7 @@ use heliostat_proto::message::{FunctionHash, TaskSpec, ToPeer};
 use heliostat_proto::{Blob, TaskId, Value, WorkerId};
 
 use crate::action::{Action, ExecutionId, Handle};
-use crate::core::{Core, RefsOf};
+use crate::core::{Core, Look};
 use crate::objects::Count;
 use crate::slab::Slab;
 
@@ -44,9 +44,9 @@ impl Executions {
 }
 
 impl Core {
-    pub(crate) fn on_run(&mut self, caller: WorkerId, spec: TaskSpec, refs_of: RefsOf<'_>) {
+    pub(crate) fn on_run(&mut self, caller: WorkerId, spec: TaskSpec, look: Look<'_>) {
         let blobs = std::iter::once(&spec.args).chain(spec.by_ref.iter().map(|(_, blob)| blob));
-        let entries: Vec<_> = blobs.flat_map(refs_of).collect();
+        let entries: Vec<_> = blobs.flat_map(|blob| look.refs_of(blob)).collect();
         let holds = entries.iter().map(|entry| self.acquire(entry, Count::Held)).collect();
         let id = self.executions.table.insert(Execution { caller: Some(caller), spec, holds, children: 0 });
         self.executions.queue.push_back(id);

@@ -14,6 +14,6 @@ mod tasks;
 mod waits;
 
 pub use action::{Action, ExecutionId, Handle, WaitId};
-pub use core::{Core, Counts, Identity, RefsOf};
+pub use core::{Core, Counts, Identity, Values};
 pub use exec::Execution;
 pub use tasks::Submission;

@@ -8,7 +8,7 @@ use heliostat_proto::message::{FunctionHash, Resources, TaskSpec, ToDaemon, ToPe
 use heliostat_proto::{Blob, Failure, TaskId, Value, WorkerId};
 
 use crate::action::{Action, ExecutionId, Handle};
-use crate::core::{Core, Function, RefsOf, refs_in};
+use crate::core::{Core, Function, Look, NoValues, Values, refs_in};
 use crate::objects::Count;
 use crate::slab::Slab;
 
@@ -150,7 +150,7 @@ impl Core {
     }
 
     /// Submits a task; the references of its results can be used at once.
-    pub fn submit(&mut self, submission: Submission, now: u64) -> Vec<Handle> {
+    pub fn submit(&mut self, submission: Submission, now: u64, look: &dyn Values) -> Vec<Handle> {
         let id = self.child_of(submission.parent);
         let returns: Vec<Handle> = match submission.returns {
             None => vec![1],
@@ -192,6 +192,7 @@ impl Core {
         });
         let mut missing = 0;
         for (_, handle) in &by_ref {
+            self.need(*handle, look);
             match self.value(*handle) {
                 Some(Value::Ready(_)) => {}
                 Some(Value::Failed(failure)) => {
@@ -204,7 +205,6 @@ impl Core {
                     if let Some(object) = self.objects.get_mut(*handle) {
                         object.extra().dependents.push(task);
                     }
-                    self.need(*handle);
                 }
             }
         }
@@ -345,7 +345,7 @@ impl Core {
         }
     }
 
-    pub(crate) fn on_done(&mut self, worker: WorkerId, done: Done, now: u64, refs_of: RefsOf<'_>) {
+    pub(crate) fn on_done(&mut self, worker: WorkerId, done: Done, now: u64, look: Look<'_>) {
         let Done { task, attempt, values, nanos } = done;
         let found = self.tasks.leases.iter().find_map(|(lease, entry)| {
             let is_it =
@@ -367,8 +367,8 @@ impl Core {
         let recalled = entry.recalled;
         let average = &mut self.tasks.shapes[shape].nanos;
         *average = Some(average.map_or(nanos, |old| old - old / 4 + nanos / 4));
-        let with_refs = values.iter().any(|value| !refs_in(value, refs_of).is_empty());
-        self.complete(id, values, refs_of);
+        let with_refs = values.iter().any(|value| !refs_in(value, look).is_empty());
+        self.complete(id, values, look);
         if with_refs {
             self.send_gated(worker, ToPeer::Taken { task, attempt });
         }
@@ -379,13 +379,13 @@ impl Core {
         }
     }
 
-    fn complete(&mut self, id: u32, values: Vec<Value>, refs_of: RefsOf<'_>) {
+    fn complete(&mut self, id: u32, values: Vec<Value>, look: Look<'_>) {
         let Some(task) = self.tasks.table.remove(id) else { return };
         debug_assert_eq!(values.len(), task.returns.len());
         for (handle, value) in task.returns.iter().zip(values) {
             // free() may have settled it already: then the late bytes are nobody's.
             if self.value(*handle).is_none() {
-                self.resolve(*handle, value, refs_of);
+                self.resolve(*handle, value, look);
             } else {
                 self.discard(&[value]);
             }
@@ -402,7 +402,7 @@ impl Core {
     pub(crate) fn fail_task(&mut self, id: u32, failure: Failure) {
         let Some(task) = self.tasks.table.get(id) else { return };
         let values = vec![Value::Failed(Box::new(failure)); task.returns.len()];
-        self.complete(id, values, &|_| Vec::new());
+        self.complete(id, values, &NoValues);
     }
 
     /// A leased worker ended. The task that ran there is tried again or fails; those behind it had not begun.

@@ -3,7 +3,7 @@
 use heliostat_proto::Value;
 
 use crate::action::{Action, Handle, WaitId};
-use crate::core::Core;
+use crate::core::{Core, Values};
 use crate::objects::Count;
 use crate::slab::Slab;
 
@@ -32,9 +32,10 @@ impl Waits {
 impl Core {
     /// Waits until `needed` of `handles` have a value, or with `fail_fast` until one of them failed; `None` when that is
     /// so already. While it lasts, and until [`Core::end_wait`], the references stay, whatever the program releases.
-    pub fn wait(&mut self, handles: &[Handle], needed: usize, fail_fast: bool) -> Option<WaitId> {
+    pub fn wait(&mut self, handles: &[Handle], needed: usize, fail_fast: bool, look: &dyn Values) -> Option<WaitId> {
         let mut ready = 0;
         for handle in handles {
+            self.need(*handle, look);
             match self.value(*handle) {
                 Some(Value::Failed(_)) if fail_fast => return None,
                 Some(_) => ready += 1,
@@ -53,7 +54,6 @@ impl Core {
             {
                 object.extra().waits.push(id);
             }
-            self.need(*handle);
         }
         Some(id)
     }

@@ -4,18 +4,20 @@ use std::cell::RefCell;
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use heliostat_proto::message::{Resources, ToDaemon, ToPeer};
-use heliostat_proto::{Blob, Bytes, Failure, JobId, Locator, NodeId, RefEntry, Value, WorkerId};
-use heliostat_runtime::{Action, Core, Counts, ExecutionId, Handle, Identity, Submission, WaitId};
+use heliostat_proto::{Blob, Bytes, Failure, JobId, Locator, NodeId, ObjectId, RefEntry, Value, WorkerId};
+use heliostat_runtime::{Action, Core, Counts, ExecutionId, Handle, Identity, Submission, Values, WaitId};
 use proptest::prelude::*;
 
 /// Values of the test: the references inside are kept beside the bytes.
 #[derive(Default)]
-struct Values {
+struct Table {
     refs: RefCell<HashMap<Vec<u8>, Vec<RefEntry>>>,
     next: RefCell<u32>,
+    /// Objects of the node's store.
+    stored: RefCell<HashMap<ObjectId, Locator>>,
 }
 
-impl Values {
+impl Table {
     fn blob(&self, refs: Vec<RefEntry>) -> Blob {
         let mut next = self.next.borrow_mut();
         *next += 1;
@@ -23,12 +25,18 @@ impl Values {
         self.refs.borrow_mut().insert(bytes.clone(), refs);
         Blob::Inline(Bytes::new(bytes))
     }
+}
 
+impl Values for Table {
     fn refs_of(&self, blob: &Blob) -> Vec<RefEntry> {
         match blob {
             Blob::Inline(bytes) => self.refs.borrow().get(&bytes[..]).cloned().unwrap_or_default(),
             Blob::Stored(_) => Vec::new(),
         }
+    }
+
+    fn lookup(&self, id: &ObjectId) -> Option<Locator> {
+        self.stored.borrow().get(id).copied()
     }
 }
 
@@ -40,7 +48,7 @@ fn worker(index: usize) -> WorkerId {
 struct Cluster {
     cores: Vec<Core>,
     wires: HashMap<(usize, usize), VecDeque<ToPeer>>,
-    values: Values,
+    values: Table,
     woken: HashSet<(usize, WaitId)>,
     freed: Vec<Locator>,
     grants: VecDeque<(usize, u64)>,
@@ -56,7 +64,7 @@ impl Cluster {
         Self {
             cores: (0..processes).map(|index| Core::new(identity(index))).collect(),
             wires: HashMap::new(),
-            values: Values::default(),
+            values: Table::default(),
             woken: HashSet::new(),
             freed: Vec::new(),
             grants: VecDeque::new(),
@@ -101,7 +109,7 @@ impl Cluster {
         let (from, to) = pairs[choice % pairs.len()];
         let message = self.wires.get_mut(&(from, to)).and_then(VecDeque::pop_front).expect("chosen as not empty");
         let values = &self.values;
-        self.cores[to].on_peer(worker(from), message, 0, &|blob| values.refs_of(blob));
+        self.cores[to].on_peer(worker(from), message, 0, values);
         self.perform(to);
         true
     }
@@ -135,7 +143,7 @@ impl Cluster {
             max_retries: 3,
             parent: None,
         };
-        let returned = self.cores[at].submit(submission, 0);
+        let returned = self.cores[at].submit(submission, 0, &self.values);
         self.perform(at);
         returned[0]
     }
@@ -177,7 +185,7 @@ fn a_reference_kept_by_a_worker_outlives_the_task_and_the_drivers_handle() {
     c.release(0, held);
     c.release(0, result);
     assert_eq!(c.cores[0].id(held), Some(id), "the worker still holds it");
-    assert!(c.cores[1].wait(&[kept], 1, true).is_some());
+    assert!(c.cores[1].wait(&[kept], 1, true, &c.values).is_some());
     c.perform(1);
     c.quiet();
     assert!(c.cores[1].value(kept).is_some(), "and can read it");
@@ -230,7 +238,7 @@ fn a_forwarded_reference_is_registered_before_its_last_holder_lets_go() {
     let run: Vec<_> = c.wires.get_mut(&(1, 2)).expect("sent").drain(..).collect();
     for message in run {
         let values = &c.values;
-        c.cores[2].on_peer(worker(1), message, 0, &|blob| values.refs_of(blob));
+        c.cores[2].on_peer(worker(1), message, 0, values);
         c.perform(2);
     }
     let second = c.cores[2].next_execution().expect("the nested task arrived");
@@ -267,7 +275,7 @@ fn a_dead_owner_fails_its_references_and_a_dead_borrower_gives_them_up() {
     c.finish(1, execution, &[theirs]);
     c.quiet();
     let inner = c.cores[0].contained(result)[0];
-    let wait = c.cores[0].wait(&[inner], 1, true).expect("not here yet");
+    let wait = c.cores[0].wait(&[inner], 1, true, &c.values).expect("not here yet");
     c.dead.insert(1);
     c.wires.clear();
     c.cores[0].on_lease_broken(lease, &Failure::new("WORKER_CRASHED", "killed"), 0);
@@ -332,8 +340,8 @@ fn a_dependant_of_a_failed_task_does_not_run() {
 fn a_wait_ends_with_the_first_failure_and_holds_its_references_until_then() {
     let mut c = Cluster::new(2);
     let (a, b) = (c.submit(0, &[], &[]), c.submit(0, &[], &[]));
-    let wait = c.cores[0].wait(&[a, b], 2, true).expect("nothing is ready");
-    let other = c.cores[0].wait(&[a, b], 1, false).expect("nothing is ready");
+    let wait = c.cores[0].wait(&[a, b], 2, true, &c.values).expect("nothing is ready");
+    let other = c.cores[0].wait(&[a, b], 1, false, &c.values).expect("nothing is ready");
     c.release(0, a);
     c.grant(1);
     c.quiet();
@@ -346,6 +354,48 @@ fn a_wait_ends_with_the_first_failure_and_holds_its_references_until_then() {
     c.cores[0].end_wait(wait);
     c.cores[0].end_wait(other);
     assert!(c.cores[0].value(a).is_none());
+}
+
+#[test]
+fn what_a_process_of_the_node_put_is_read_without_asking_it() {
+    let mut c = Cluster::new(2);
+    let locator = Locator { segment: 0, slot: 3, offset: 4096, length: 10, generation: 2 };
+    let held = c.cores[0].put(Blob::Stored(locator), Vec::new());
+    let id = c.cores[0].id(held).expect("alive");
+    let _result = c.submit(0, &[held], &[]);
+    c.grant(1);
+    c.quiet();
+    let execution = c.cores[1].next_execution().expect("arrived");
+    let args = c.cores[1].execution(execution).expect("running").spec.args.clone();
+    let kept = c.cores[1].adopt(&c.values.refs_of(&args)[0]);
+    c.values.stored.borrow_mut().insert(id, locator);
+    assert!(c.cores[1].wait(&[kept], 1, true, &c.values).is_none(), "it is there");
+    assert!(c.cores[1].take_actions().is_empty(), "and nobody was asked");
+    assert_eq!(c.cores[1].value(kept), Some(&Value::Ready(Blob::Stored(locator))));
+}
+
+#[test]
+fn an_owner_is_told_of_many_references_at_once() {
+    let mut c = Cluster::new(2);
+    let held: Vec<Handle> = (0..100).map(|_| c.put(0, &[])).collect();
+    let result = c.submit(0, &held, &[]);
+    c.grant(1);
+    let messages: Vec<_> = c.wires.get_mut(&(0, 1)).expect("sent").drain(..).collect();
+    for message in messages {
+        c.cores[1].on_peer(worker(0), message, 0, &c.values);
+    }
+    c.perform(1);
+    assert_eq!(c.wires[&(1, 0)].len(), 1, "one message for all");
+    c.quiet();
+    let execution = c.cores[1].next_execution().expect("arrived");
+    c.finish(1, execution, &[]);
+    assert_eq!(c.wires[&(1, 0)].len(), 2, "the end of the task, and one message for all");
+    c.quiet();
+    for handle in held {
+        c.release(0, handle);
+    }
+    c.release(0, result);
+    assert_eq!(c.cores[0].counts().objects, 0);
 }
 
 proptest! {
