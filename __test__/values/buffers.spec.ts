@@ -20,7 +20,7 @@ test('out-of-band data is the memory of the user, not a copy', (t) => {
 test('decoding gives views of the buffers it is given', (t) => {
   const { header, buffers } = pack({ data: Float64Array.from({ length: 1000 }, (_, i) => i) });
   const { data } = decode({ header, buffers, refs: () => ({}) }) as { data: Float64Array };
-  t.is(data.buffer as ArrayBuffer, buffers[0]);
+  t.is(data.buffer as ArrayBuffer, buffers[0] as ArrayBuffer);
   t.is(data[999], 999);
 });
 

@@ -1,3 +1,4 @@
+// biome-ignore-all lint/suspicious/noSparseArray: holes are what is tested
 import test from 'ava';
 import { pack, roundTrip } from './support/peer.js';
 import { difference } from './support/same.js';
@@ -24,21 +25,39 @@ const values: Record<string, unknown> = {
   'short strings of every length': Array.from({ length: 30 }, (_, i) => 'abcdefghijklmnopqrstuvwxyz0123'.slice(0, i)),
   dates: [new Date(0), new Date(8.64e15), new Date(Number.NaN)],
   'regular expressions': [/a(?<n>b)/giu, /\//, Object.assign(/x/g, { lastIndex: 3 })],
-  map: new Map<unknown, unknown>([['a', 1], [{ x: 1 }, new Set([1, 'b', null])], [Number.NaN, undefined]]),
+  map: new Map<unknown, unknown>([
+    ['a', 1],
+    [{ x: 1 }, new Set([1, 'b', null])],
+    [Number.NaN, undefined],
+  ]),
   'empty containers': [{}, [], new Map(), new Set()],
   'sparse array': [1, , 3, , ,],
   'long sparse array': Object.assign([], { 5: 'x', length: 4294967295 }),
   'undefined is no hole': [undefined, , undefined],
   boxed: [Object(1), Object(-0), Object('abc'), Object(true), Object(3n), Object(Symbol.iterator)],
   urls: [new URL('https://user@a.b:8/c?d=e#f'), new URLSearchParams('a=1&a=2&b=%20')],
-  'keys that look special': JSON.parse('{"__proto__": {"x": 1}, "constructor": 5, "toString": 1, "0": "zero", "": "empty"}'),
+  'keys that look special': JSON.parse(
+    '{"__proto__": {"x": 1}, "constructor": 5, "toString": 1, "0": "zero", "": "empty"}',
+  ),
   'null prototype': Object.assign(Object.create(null), { a: 1, ['__proto__']: 2 }),
-  'shared symbols': { [Symbol.iterator]: 1, [Symbol.for('some key')]: 2, list: [Symbol.for('x'), Symbol.asyncIterator] },
+  'shared symbols': {
+    [Symbol.iterator]: 1,
+    [Symbol.for('some key')]: 2,
+    list: [Symbol.for('x'), Symbol.asyncIterator],
+  },
   'dictionary of many keys': Object.fromEntries(Array.from({ length: 200 }, (_, i) => [`key ${i}`, i])),
   'attributes of properties': Object.defineProperties({ a: 1 }, { b: { value: 2 }, c: { value: 3, enumerable: true } }),
-  extensibility: [Object.freeze({ a: [1] }), Object.seal({ b: 1 }), Object.preventExtensions({}), Object.freeze([1, 2])],
+  extensibility: [
+    Object.freeze({ a: [1] }),
+    Object.seal({ b: 1 }),
+    Object.preventExtensions({}),
+    Object.freeze([1, 2]),
+  ],
   'array with named properties': matched,
-  'long array with named properties': Object.assign(Array.from({ length: 500 }, (_, i) => i), { note: 'x' }),
+  'long array with named properties': Object.assign(
+    Array.from({ length: 500 }, (_, i) => i),
+    { note: 'x' },
+  ),
   errors: [new Error('a'), new TypeError('b'), withCause, new AggregateError([new Error('x'), 1], 'several')],
   'error without a stack': (() => {
     const error = new Error('plain');
@@ -75,7 +94,7 @@ const values: Record<string, unknown> = {
 for (const [name, value] of Object.entries(values)) {
   test(`round trip: ${name}`, (t) => {
     t.is(difference(value, roundTrip(value)), undefined);
-    t.false(pack(value).functions && name !== 'x');
+    t.false(pack(value).functions);
   });
 }
 

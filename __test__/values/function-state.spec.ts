@@ -35,7 +35,11 @@ test('a variable that has changed here arrives as it is now', async (t) => {
   t.is(await peer.call(readLevel), 1);
   setLevel(5);
   t.is(await peer.call(readLevel), 5);
-  t.is(await peer.call(() => (setLevel(9), readLevel())), 9);
+  const changed = () => {
+    setLevel(9);
+    return readLevel();
+  };
+  t.is(await peer.call(changed), 9);
   t.is(level, 5, 'changes there do not come back');
 });
 

@@ -1,3 +1,4 @@
+// biome-ignore-all lint/suspicious/noSparseArray: holes are what is tested
 import test from 'ava';
 import { decode, encode, prepare } from '../../dist/values/index.cjs';
 

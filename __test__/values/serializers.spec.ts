@@ -58,7 +58,10 @@ test.serial('the hook travels with the values, there and back', async (t) => {
 
 test('a class with the two symbols travels by what it returns, large data out of band', async (t) => {
   await using peer = new Peer();
-  const matrix = new Matrix(2, Float64Array.from({ length: 400 }, () => 0.5));
+  const matrix = new Matrix(
+    2,
+    Float64Array.from({ length: 400 }, () => 0.5),
+  );
   t.is(encode(matrix).buffers.length, 1);
   const back = await peer.call((m: Matrix) => [m.sum(), m], matrix);
   t.is(back[0], 200);

@@ -1,6 +1,6 @@
 import { types } from 'node:util';
-import { BUFFER_INLINE, BUFFER_RESIZABLE, BUFFER_SHARED, OUT_OF_BAND_MINIMUM } from './format.cjs';
 import type { ByteWriter } from './byte-writer.cjs';
+import { BUFFER_INLINE, BUFFER_RESIZABLE, BUFFER_SHARED, OUT_OF_BAND_MINIMUM } from './format.cjs';
 import { Refusal } from './refusal.cjs';
 
 /** A range of a buffer that the value shows; its number is its place in the list. */

@@ -25,9 +25,12 @@ export class ByteReader {
   }
 
   varint(): number {
-    let value = this.byte();
-    if (value < 0x80) return value;
-    value &= 0x7f;
+    const value = this.byte();
+    return value < 0x80 ? value : this.longVarint(value & 0x7f);
+  }
+
+  private longVarint(low: number): number {
+    let value = low;
     let scale = 0x80;
     for (;;) {
       const next = this.byte();

@@ -39,12 +39,24 @@ export class ByteWriter {
 
   /** An unsigned integer below 2^53, seven bits a byte, low bits first. */
   varint(value: number): void {
+    if (value < 0x80) this.byte(value);
+    else this.longVarint(value);
+  }
+
+  private longVarint(value: number): void {
     this.reserve(8);
-    while (value >= 0x80) {
-      this.bytes[this.position++] = (value & 0x7f) | 0x80;
-      value = value < 0x80000000 ? value >>> 7 : Math.floor(value / 128);
+    const bytes = this.bytes;
+    let { position } = this;
+    while (value > 0x7fffffff) {
+      bytes[position++] = (value % 128) | 0x80;
+      value = Math.floor(value / 128);
     }
-    this.bytes[this.position++] = value;
+    while (value >= 0x80) {
+      bytes[position++] = (value & 0x7f) | 0x80;
+      value >>>= 7;
+    }
+    bytes[position++] = value;
+    this.position = position;
   }
 
   /** A 32-bit integer, zigzag. */

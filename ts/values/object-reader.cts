@@ -62,7 +62,8 @@ defineReaders({
   },
   [Tag.Instance](reader) {
     const prototype = reader.value();
-    if (typeof prototype !== 'object' && typeof prototype !== 'function') throw new MalformedHeader('a prototype is odd');
+    if (typeof prototype !== 'object' && typeof prototype !== 'function')
+      throw new MalformedHeader('a prototype is odd');
     return reader.instance(prototype);
   },
   [Tag.PrivateInstance]: (reader) => reader.functions.privateInstance(),

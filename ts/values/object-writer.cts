@@ -26,11 +26,20 @@ import { hooks } from './hooks.cjs';
 import { isOfKind, Kind, kindOf, localOnly, standardKind } from './kinds.cjs';
 import { Step } from './path.cjs';
 import { Refusal } from './refusal.cjs';
-import { DESERIALIZE, registeredType, SERIALIZE } from './serializers.cjs';
+import { DESERIALIZE, hasSerializers, registeredType, SERIALIZE } from './serializers.cjs';
 import type { Writer } from './writer.cjs';
 
 /** Writes an object that the fast paths left. */
 export function writeObject(out: Writer, value: object): void {
+  if (!types.isProxy(value)) {
+    const prototype = Object.getPrototypeOf(value) as object | null;
+    const kind = prototype === null ? undefined : standardKind(prototype);
+    const isBuiltin = kind !== undefined && kind !== Kind.Plain && !hasSerializers() && isOfKind(value, kind);
+    if (isBuiltin && isStandard(value, kind, prototype as object)) {
+      writeDecorated(out, value, kind, writeKind);
+      return;
+    }
+  }
   if (hooks().isRef(value)) {
     out.handle(value);
     return;
@@ -43,8 +52,11 @@ export function writeObject(out: Writer, value: object): void {
     writeView(out, draft);
     return;
   }
-  if (writeCustom(out, value)) return;
+  if (!writeCustom(out, value)) writeAny(out, value);
+}
 
+/** An object of whatever kind and prototype. */
+function writeAny(out: Writer, value: object): void {
   const prototype = Object.getPrototypeOf(value) as object | null;
   const expected = prototype === null ? undefined : standardKind(prototype);
   const kind = expected !== undefined && isOfKind(value, expected) ? expected : kindOf(value);
@@ -53,38 +65,48 @@ export function writeObject(out: Writer, value: object): void {
     const local = localOnly(value);
     if (local !== undefined) throw new Refusal(local.reason, local.hint);
   }
-  const standard = prototype !== null && isStandard(value, kind, prototype);
-  const privates = !standard && prototype !== null ? out.functions.checkPrototype(value, prototype) : undefined;
+  const isPlainKind = prototype !== null && isStandard(value, kind, prototype);
+  writeDecorated(out, value, kind, isPlainKind ? writeKind : writeInstance);
+}
+
+type WriteRecord = (out: Writer, value: object, kind: Kind, isOrdinary: boolean) => void;
+
+/** A record, with what it does not hold of the object around it. */
+function writeDecorated(out: Writer, value: object, kind: Kind, writeRecord: WriteRecord): void {
   const extras = extraKeys(value, kind);
   const extensibility = extensibilityOf(value);
-  const decorated = extras.length > 0 || extensibility !== EXTENSIBLE;
-  if (decorated) out.byte(Tag.Extras);
-  if (!standard) {
-    out.byte(privates === undefined ? Tag.Instance : Tag.PrivateInstance);
-    out.path.depth++;
-    out.path.at(Step.Label, 'prototype');
-    if (prototype !== null) out.functions.writePrototype(prototype);
-    else out.byte(Tag.Null);
-    if (privates !== undefined) out.value(privates.maker);
-    out.path.depth--;
-    // The prototype may hold the instance: then its record stands there already.
-    if (!out.backReference(value)) {
-      writeKind(out, value, kind, extras.length === 0);
-      if (privates !== undefined) out.functions.writePrivateFields(value, privates);
-    }
-  } else {
-    writeKind(out, value, kind, extras.length === 0);
+  if (extras.length === 0 && extensibility === EXTENSIBLE) {
+    writeRecord(out, value, kind, true);
+    return;
   }
-  if (decorated) {
-    writeProperties(out, value, extras);
-    out.byte(extensibility);
-  }
+  out.byte(Tag.Extras);
+  writeRecord(out, value, kind, extras.length === 0);
+  writeProperties(out, value, extras);
+  out.byte(extensibility);
+}
+
+/** An object whose prototype is not that of its kind. */
+function writeInstance(out: Writer, value: object, kind: Kind, isOrdinary: boolean): void {
+  const prototype = Object.getPrototypeOf(value) as object | null;
+  const privates = prototype === null ? undefined : out.functions.checkPrototype(value, prototype);
+  out.byte(privates === undefined ? Tag.Instance : Tag.PrivateInstance);
+  out.path.depth++;
+  out.path.at(Step.Label, 'prototype');
+  if (prototype !== null) out.functions.writePrototype(prototype);
+  else out.byte(Tag.Null);
+  if (privates !== undefined) out.value(privates.maker);
+  out.path.depth--;
+  // The prototype may hold the instance: then its record stands there already.
+  if (out.backReference(value)) return;
+  writeKind(out, value, kind, isOrdinary);
+  if (privates !== undefined) out.functions.writePrivateFields(value, privates);
 }
 
 /** Objects that other processes find by a name hold functions or accessors, or are namespaces of modules. */
 function mayBeNamed(out: Writer, value: object, prototype: object | null): boolean {
   if (prototype === null) return types.isModuleNamespaceObject(value);
-  if (prototype !== Object.prototype && out.functions.isUserPrototype(prototype)) return Object.hasOwn(value, 'constructor');
+  if (prototype !== Object.prototype && out.functions.isUserPrototype(prototype))
+    return Object.hasOwn(value, 'constructor');
   for (const key of Object.getOwnPropertyNames(value)) {
     const property = Object.getOwnPropertyDescriptor(value, key);
     if (property?.get !== undefined || typeof property?.value === 'function') return true;
@@ -111,9 +133,10 @@ function isStandard(value: object, kind: Kind, prototype: object): boolean {
   }
 }
 
+const ERROR_CODES = new Map<object, number>(ERROR_NAMES.map((name, code) => [globalThis[name].prototype, code]));
+
 function errorCode(prototype: object): number | undefined {
-  const code = ERROR_NAMES.findIndex((name) => globalThis[name].prototype === prototype);
-  return code < 0 ? undefined : code;
+  return ERROR_CODES.get(prototype);
 }
 
 function packageErrorName(prototype: object): string | undefined {
@@ -132,7 +155,7 @@ function extraKeys(value: object, kind: Kind): (string | symbol)[] {
   switch (kind) {
     case Kind.Plain: {
       const keys = Reflect.ownKeys(value);
-      return keys.every((key) => typeof key === 'string' && isOrdinary(value, key)) ? [] : keys;
+      return keys.every((key) => typeof key === 'string' && hasOrdinary(value, key)) ? [] : keys;
     }
     case Kind.Array:
       return Reflect.ownKeys(value).filter((key) => key !== 'length' && (typeof key === 'symbol' || !isIndex(key)));
@@ -159,7 +182,7 @@ function extraKeys(value: object, kind: Kind): (string | symbol)[] {
   }
 }
 
-function isOrdinary(value: object, key: string): boolean {
+function hasOrdinary(value: object, key: string): boolean {
   const property = Object.getOwnPropertyDescriptor(value, key);
   return property?.writable === true && property.enumerable === true && property.configurable === true;
 }
@@ -198,10 +221,10 @@ function held(out: Writer, holder: object, value: unknown): void {
 }
 
 /** The record of a kind; takes the identity. A plain object's properties are all extras, or all ordinary. */
-function writeKind(out: Writer, value: object, kind: Kind, ordinary: boolean): void {
+function writeKind(out: Writer, value: object, kind: Kind, isOrdinary: boolean): void {
   switch (kind) {
     case Kind.Plain:
-      out.ordinary(value as Record<string, unknown>, ordinary ? Object.getOwnPropertyNames(value) : []);
+      out.ordinary(value as Record<string, unknown>, isOrdinary ? Object.getOwnPropertyNames(value) : []);
       return;
     case Kind.Array:
       out.array(value as unknown[]);

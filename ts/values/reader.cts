@@ -1,11 +1,12 @@
 /** The value reader: one pass, every count and bound checked against the bytes that are there. */
+
+import type { Buffers } from './buffer-reader.cjs';
+import { readBuffers } from './buffer-reader.cjs';
 import { ByteReader } from './byte-reader.cjs';
 import { FLAG_CODE, FLAG_MODULES, PREFIX_LENGTH, SMALL_INT, Tag, VERSION, wellKnownSymbol } from './format.cjs';
 import type { FunctionReader } from './functions/function-reader.cjs';
 import { symbolById } from './identity.cjs';
 import { MalformedHeader, Refusal } from './refusal.cjs';
-import { readBuffers } from './buffer-reader.cjs';
-import type { Buffers } from './buffer-reader.cjs';
 
 /** What decode needs beside the header. */
 export interface DecodeSource {
@@ -17,6 +18,12 @@ export interface DecodeSource {
   /** Applied to each small buffer of the header after copying. */
   own?: (buffer: ArrayBuffer) => ArrayBuffer;
 }
+
+// The commonest tags are told apart before the table: as constants, which cost less than an enum's properties.
+const LATIN1 = Tag.Latin1;
+const SHAPED = Tag.Shaped;
+const INT = Tag.Int;
+const DOUBLE = Tag.Double;
 
 type TagReader = (reader: Reader) => unknown;
 
@@ -85,8 +92,10 @@ export class Reader extends ByteReader {
   value(): unknown {
     const tag = this.byte();
     if (tag >= SMALL_INT) return tag - SMALL_INT;
-    if (tag === Tag.Latin1) return this.latin1();
-    if (tag === Tag.Shaped) return this.shaped();
+    if (tag === LATIN1) return this.latin1();
+    if (tag === SHAPED) return this.shaped();
+    if (tag === INT) return this.zigzag();
+    if (tag === DOUBLE) return this.double();
     const read = readers[tag];
     if (read === undefined) throw new MalformedHeader(`tag ${tag} is unknown`);
     return read(this);
@@ -275,14 +284,14 @@ defineReaders({
   [Tag.Buffer]: (reader) => reader.adopt(reader.buffer()),
   [Tag.Array](reader) {
     const length = reader.count();
-    const array: unknown[] = reader.adopt([]);
-    for (let i = 0; i < length; i++) array.push(reader.value());
+    const array = reader.adopt(arrayOf<unknown>(length));
+    for (let i = 0; i < length; i++) array[i] = reader.value();
     return array;
   },
   [Tag.Doubles](reader) {
     const length = reader.count(8);
-    const array: number[] = reader.adopt([]);
-    for (let i = 0; i < length; i++) array.push(reader.double());
+    const array = reader.adopt(arrayOf<number>(length));
+    for (let i = 0; i < length; i++) array[i] = reader.double();
     return array;
   },
   [Tag.SparseArray](reader) {
@@ -317,6 +326,13 @@ defineReaders({
     return reader.resolve(id, reader.source.refs(reader.varint()));
   },
 });
+
+/** V8 makes a hash table of an array that is allocated longer than this. */
+const LONGEST_ALLOCATED = 2 ** 25;
+
+function arrayOf<T>(length: number): T[] {
+  return length <= LONGEST_ALLOCATED ? new Array<T>(length) : [];
+}
 
 function readBigInt(reader: Reader): bigint {
   const bytes = reader.raw(reader.count());

@@ -18,17 +18,16 @@ export const DESERIALIZE: unique symbol = Symbol.for('heliostat.deserialize') as
 const registered = new Map<AnyClass, AnySerializer>();
 /** Learned from values that came in: what the user registers here goes first, and deregistering leaves these. */
 const learned = new WeakMap<AnyClass, AnySerializer>();
+let anyKnown = false;
 
 /** Sends instances of `type` through `serializer`, which travels with them. */
-export function registerSerializer<T, D>(
-  type: abstract new (...args: any[]) => T,
-  serializer: Serializer<T, D>,
-): void {
+export function registerSerializer<T, D>(type: abstract new (...args: any[]) => T, serializer: Serializer<T, D>): void {
   if (typeof type !== 'function') throw new TypeError('registerSerializer: the first argument must be a class');
   if (typeof serializer?.serialize !== 'function' || typeof serializer.deserialize !== 'function') {
     throw new TypeError('registerSerializer: the second argument must have the functions serialize and deserialize');
   }
   registered.set(type, serializer as AnySerializer);
+  anyKnown = true;
 }
 
 /** Undoes {@link registerSerializer}. */
@@ -42,6 +41,7 @@ export function learnSerializer(type: AnyClass, serializer: AnySerializer): AnyS
   const own = serializerOf(type);
   if (own !== undefined) return own;
   learned.set(type, serializer);
+  anyKnown = true;
   return serializer;
 }
 
@@ -49,8 +49,14 @@ function serializerOf(type: AnyClass): AnySerializer | undefined {
   return registered.get(type) ?? learned.get(type);
 }
 
+/** Whether any class was ever given a serializer: most programs never do. */
+export function hasSerializers(): boolean {
+  return anyKnown;
+}
+
 /** The class, of those on the prototype chain, that has a serializer. */
 export function registeredType(prototype: object | null): { type: AnyClass; serializer: AnySerializer } | undefined {
+  if (!anyKnown) return undefined;
   for (let at = prototype; at !== null; at = Object.getPrototypeOf(at) as object | null) {
     const type = Object.getOwnPropertyDescriptor(at, 'constructor')?.value as AnyClass | undefined;
     if (typeof type !== 'function' || type.prototype !== at) continue;

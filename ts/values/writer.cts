@@ -5,9 +5,9 @@
 import { types } from 'node:util';
 import { BufferTable } from './buffer-table.cjs';
 import { ByteWriter } from './byte-writer.cjs';
-import { PREFIX_LENGTH, SMALL_INT, Tag, VERSION, WELL_KNOWN_SYMBOLS, wellKnownSymbol } from './format.cjs';
-import type { FunctionWriter } from './functions/function-writer.cjs';
 import { hasNamedProperties, isIndex } from './elements.cjs';
+import { FLAG_CODE, PREFIX_LENGTH, SMALL_INT, Tag, VERSION, WELL_KNOWN_SYMBOLS, wellKnownSymbol } from './format.cjs';
+import type { FunctionWriter } from './functions/function-writer.cjs';
 import { symbolId } from './identity.cjs';
 import { writeObject } from './object-writer.cjs';
 import { Path, Step } from './path.cjs';
@@ -51,11 +51,12 @@ export class Writer extends ByteWriter {
   /** Writes what is owed at the end of a message; returns the out-of-band buffers. */
   finish(): ArrayBufferView[] {
     this.functionWriter?.flush();
-    if (this.buffers.isEmpty && this.functionWriter === undefined) return [];
+    const code = (this.flags & FLAG_CODE) !== 0;
+    if (this.buffers.isEmpty && !code) return [];
     const start = this.position;
-    this.functionWriter?.writeModules();
+    if (code) this.functionWriter?.writeModules();
     const outOfBand = this.buffers.write(this);
-    this.functionWriter?.writeCode();
+    if (code) this.functionWriter?.writeCode();
     this.bytes[1] = this.flags;
     this.patchUint32(2, start);
     return outOfBand;
@@ -356,6 +357,10 @@ export class Writer extends ByteWriter {
     }
     this.byte(Tag.Array);
     this.varint(length);
+    if (numbers) {
+      for (let i = 0; i < length; i++) this.number(value[i] as number);
+      return;
+    }
     const path = this.path;
     path.depth++;
     for (let i = 0; i < length; i++) {
@@ -388,4 +393,3 @@ export class Writer extends ByteWriter {
     this.varint(this.refs.push(value) - 1);
   }
 }
-

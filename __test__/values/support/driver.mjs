@@ -58,7 +58,9 @@ async function judge({ run, args = [], drain = false, throws, refused, local }, 
       expected = items;
     }
   }
-  return isDeepStrictEqual(result, expected) ? 'works' : `gave ${JSON.stringify(result)} for ${JSON.stringify(expected)}`;
+  return isDeepStrictEqual(result, expected)
+    ? 'works'
+    : `gave ${JSON.stringify(result)} for ${JSON.stringify(expected)}`;
 }
 
 const rows = [];

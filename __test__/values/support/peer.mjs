@@ -2,7 +2,6 @@
 import { createRequire } from 'node:module';
 
 const { decode, encode, prepare, setHooks } = createRequire(import.meta.url)(process.env.VALUES);
-// biome-ignore lint/suspicious/noEmptyBlockStatements: a class that is found by name
 class Handle {}
 const self = { Handle, answer: () => 42, value: { fixed: true } };
 setHooks({

@@ -28,7 +28,8 @@ export function builtinObject(value: object): BuiltinPath | undefined {
     if (readPath(at) === value) return at;
   }
   const tag = (value as { [Symbol.toStringTag]?: unknown })[Symbol.toStringTag];
-  if (typeof tag === 'string' && STANDARD_GLOBALS.has(tag) && readPath(['global', tag]) === value) return ['global', tag];
+  if (typeof tag === 'string' && STANDARD_GLOBALS.has(tag) && readPath(['global', tag]) === value)
+    return ['global', tag];
   return byIntrinsic(value) ?? byModule(value, undefined);
 }
 
@@ -40,9 +41,18 @@ const SINGLETONS: readonly (readonly [BuiltinPath, readonly string[]])[] = [
   [['global', 'console'], []],
   [['global', 'performance'], ['Performance']],
   [['global', 'crypto'], ['Crypto']],
-  [['global', 'process', 'stdout'], ['WriteStream', 'Socket', 'SyncWriteStream', 'Writable']],
-  [['global', 'process', 'stderr'], ['WriteStream', 'Socket', 'SyncWriteStream', 'Writable']],
-  [['global', 'process', 'stdin'], ['ReadStream', 'Socket', 'Readable']],
+  [
+    ['global', 'process', 'stdout'],
+    ['WriteStream', 'Socket', 'SyncWriteStream', 'Writable'],
+  ],
+  [
+    ['global', 'process', 'stderr'],
+    ['WriteStream', 'Socket', 'SyncWriteStream', 'Writable'],
+  ],
+  [
+    ['global', 'process', 'stdin'],
+    ['ReadStream', 'Socket', 'Readable'],
+  ],
 ];
 
 function readPath(path: BuiltinPath): unknown {
@@ -69,7 +79,8 @@ function byGlobalName(value: CallableFunction): BuiltinPath | undefined {
     const root: unknown = property?.value;
     if ((typeof root !== 'function' && typeof root !== 'object') || root === null) continue;
     const path = ['global', global];
-    const found = member(root, path, value) ?? member((root as { prototype?: unknown }).prototype, [...path, 'prototype'], value);
+    const found =
+      member(root, path, value) ?? member((root as { prototype?: unknown }).prototype, [...path, 'prototype'], value);
     if (found !== undefined) return found;
   }
   return undefined;
@@ -149,7 +160,7 @@ function intrinsics(): Record<string, object> {
 }
 
 function findIntrinsics(): Record<string, object> {
-  const asyncFunction = async function () {};
+  const asyncFunction = async () => {};
   const generator = function* () {};
   const asyncGenerator = async function* () {};
   const found: Record<string, object> = {

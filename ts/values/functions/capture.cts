@@ -1,10 +1,10 @@
 /** What one encode knows of the functions it meets: their variables, and which of them share a scope. */
 import { Refusal } from '../refusal.cjs';
+import { Cell } from './cell.cjs';
 import type { Internals, Scope } from './inspector.cjs';
 import { endInspection, inspectInternals } from './inspector.cjs';
-import { Cell } from './cell.cjs';
-import { directoryOf, importedModule, requiredExports } from './packages.cjs';
 import type { ImportedModule } from './packages.cjs';
+import { directoryOf, importedModule, requiredExports } from './packages.cjs';
 import { WRAPPER_HEAD } from './rewriting.cjs';
 import type { ModuleVariable, Script } from './scripts.cjs';
 import { declaringVariable, scriptById } from './scripts.cjs';

@@ -2,8 +2,8 @@
 import { Tag } from '../format.cjs';
 import type { Writer } from '../writer.cjs';
 import type { ImportedModule } from './packages.cjs';
-import { Form } from './syntax.cjs';
 import type { SyntaxNode } from './syntax.cjs';
+import { Form } from './syntax.cjs';
 import type { Template } from './templates.cjs';
 import {
   CODE_CLASS,

@@ -1,6 +1,6 @@
 /** Compiling the text of functions at its original place, and what their wrappers bind. */
 import { Script } from 'node:vm';
-import { importAgain, ImportKind } from './packages.cjs';
+import { ImportKind, importAgain } from './packages.cjs';
 import { WRAPPER_TAIL, wrapperNames } from './rewriting.cjs';
 import { Form } from './syntax.cjs';
 

@@ -9,14 +9,14 @@ import { defineReaders } from '../reader.cjs';
 import { MalformedHeader, Refusal } from '../refusal.cjs';
 import { resolveBuiltin } from './builtins.cjs';
 import { Cell } from './cell.cjs';
+import { readCodes } from './code-reader.cjs';
 import type { Code, Instance, SetPrivate, SetStaticPrivate } from './compile.cjs';
 import { compile, guard, importerFor } from './compile.cjs';
-import { readCodes } from './code-reader.cjs';
 import { loadedModule } from './imports.cjs';
 import { stateOf } from './module-state.cjs';
 import { OWN_PREFIX } from './named.cjs';
-import { directoryOf, fileOf, requireFor } from './packages.cjs';
 import type { ImportedModule } from './packages.cjs';
+import { directoryOf, fileOf, requireFor } from './packages.cjs';
 import {
   CODE_CLASS,
   CODE_HOME,
@@ -105,7 +105,7 @@ export class FunctionReader {
       revivedClasses.set(value, setInstance);
     }
     // A class that is here already keeps its state: what came is read and dropped.
-    const target = known === undefined ? value : Object.assign(function () {}, { prototype: {} });
+    const target = known === undefined ? value : Object.assign(() => {}, { prototype: {} });
     this.pending.push(() => {
       this.variables(code, setters, false);
       this.outerArguments(code, outerArguments);
@@ -191,7 +191,7 @@ export class FunctionReader {
     const { reader } = this;
     const prototype = reader.object();
     const maker = reader.object() as new () => object;
-    const target = function () {};
+    const target = () => {};
     target.prototype = prototype;
     if (reader.bytes[reader.position] === Tag.BackReference) return reader.value();
     if (!revivedClasses.has(maker)) {
@@ -233,7 +233,8 @@ export class FunctionReader {
   ): Instance {
     const directory = directoryOf(code.url);
     const filename = fileOf(code.url);
-    const meta = (code.flags & CODE_META) === 0 ? undefined : { url: code.url, filename, dirname: filename && dirname(filename) };
+    const meta =
+      (code.flags & CODE_META) === 0 ? undefined : { url: code.url, filename, dirname: filename && dirname(filename) };
     return compile(code)(superclass, privates, meta, importerFor(directory), outerArguments, guard);
   }
 

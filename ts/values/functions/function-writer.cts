@@ -10,12 +10,12 @@ import { Step } from '../path.cjs';
 import { Refusal } from '../refusal.cjs';
 import { Writer } from '../writer.cjs';
 import { isNative } from './builtins.cjs';
-import { Capture } from './capture.cjs';
 import type { Captured, CapturedCell } from './capture.cjs';
+import { Capture } from './capture.cjs';
 import { CodeTable } from './code-table.cjs';
 import { Fingerprints } from './fingerprints.cjs';
-import { NamedValues } from './named.cjs';
 import type { Internals } from './inspector.cjs';
+import { NamedValues } from './named.cjs';
 import type { PrivateParts } from './prototypes.cjs';
 import { checkPrototype } from './prototypes.cjs';
 import type { ModuleVariable } from './scripts.cjs';
@@ -143,9 +143,7 @@ export class FunctionWriter {
     if (isUser === undefined) {
       const type: unknown = (prototype as { constructor?: unknown }).constructor;
       isUser =
-        typeof type === 'function' &&
-        !isNative(type) &&
-        this.capture.scriptOf(type)?.url.startsWith('node:') === false;
+        typeof type === 'function' && !isNative(type) && this.capture.scriptOf(type)?.url.startsWith('node:') === false;
       this.userPrototypes.set(prototype, isUser);
     }
     return isUser;
@@ -313,7 +311,8 @@ export class FunctionWriter {
           [property.set, MEMBER_SET],
         ];
         for (const [value, half] of halves) {
-          if (isMember(value, texts) && !this.members.has(value)) this.members.set(value, { type, isStatic, key, half });
+          if (isMember(value, texts) && !this.members.has(value))
+            this.members.set(value, { type, isStatic, key, half });
         }
       }
     }

@@ -1,8 +1,8 @@
 /** Modules that revived functions import by name, loaded once per process. */
 import type { ByteReader } from '../byte-reader.cjs';
 import { MalformedHeader, Refusal } from '../refusal.cjs';
-import { importAgain, ImportKind, requireAgain } from './packages.cjs';
 import type { ImportedModule } from './packages.cjs';
+import { ImportKind, importAgain, requireAgain } from './packages.cjs';
 
 const loaded = new Map<string, unknown>();
 

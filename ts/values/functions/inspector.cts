@@ -3,8 +3,10 @@
  * A session on this same thread answers synchronously. Listing scripts needs the Debugger domain; it is on only
  * between the first unknown script of a capture and its end, since it slows the program.
  */
-import { Session } from 'node:inspector';
+
 import type { Runtime } from 'node:inspector';
+import { Session } from 'node:inspector';
+import { Refusal } from '../refusal.cjs';
 
 /** The internal slots of a function or object. */
 export interface Internals {
@@ -72,8 +74,15 @@ function post<T>(method: string, parameters?: object): T {
 
 function connect(): void {
   if (session !== undefined) return;
-  session = new Session();
-  session.connect();
+  try {
+    session = new Session();
+    session.connect();
+  } catch (error) {
+    session = undefined;
+    throw new Refusal('is a function, and reading functions takes the inspector, which is denied here', '', {
+      cause: error,
+    });
+  }
   session.on('Debugger.scriptParsed', ({ params }) => {
     const { scriptId: id, url, hash, startLine, startColumn } = params;
     if (!scripts.has(id)) {

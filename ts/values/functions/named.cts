@@ -7,8 +7,8 @@ import type { BuiltinPath } from './builtins.cjs';
 import { builtinFunction, builtinObject, isNative } from './builtins.cjs';
 import type { Capture } from './capture.cjs';
 import { guard, importerDirectory } from './compile.cjs';
-import { fileOf, ImportKind, importedFile, requiredExport } from './packages.cjs';
 import type { ImportedModule } from './packages.cjs';
+import { fileOf, ImportKind, importedFile, requiredExport } from './packages.cjs';
 
 /** Where a value is found. */
 export type Name =

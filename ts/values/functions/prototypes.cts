@@ -41,10 +41,14 @@ export function checkPrototype(
     }
     maker ??= type;
     for (const member of template.analysis.root['body'].body as SyntaxNode[]) {
-      if (member['static'] || member.type !== 'PropertyDefinition' || member['key'].type !== 'PrivateIdentifier') continue;
+      if (member['static'] || member.type !== 'PropertyDefinition' || member['key'].type !== 'PrivateIdentifier')
+        continue;
       const name = `#${member['key'].name as string}`;
       if (owners.has(name)) {
-        throw new Refusal(`has two private fields ${name}, of ${type.name} and of a class that extends it`, 'Rename one');
+        throw new Refusal(
+          `has two private fields ${name}, of ${type.name} and of a class that extends it`,
+          'Rename one',
+        );
       }
       owners.set(name, type);
     }

@@ -102,8 +102,8 @@ function apply(text: string, edits: Edit[]): string {
 /** What rewriting means for a class. */
 export function classParts(root: SyntaxNode): ClassParts {
   const members = root['body'].body as SyntaxNode[];
-  const constructor = members.find((member) => member['kind'] === 'constructor');
-  const parameters = (constructor?.['value'].params ?? []) as SyntaxNode[];
+  const maker = members.find((member) => member['kind'] === 'constructor');
+  const parameters = (maker?.['value'].params ?? []) as SyntaxNode[];
   return {
     hasPrivateNames: members.some((member) => !member['static'] && member['key']?.type === 'PrivateIdentifier'),
     hasSuperclass: hasSuperclass(root),

@@ -1,11 +1,12 @@
 /** Scripts: their text, what they import, and which of their variables anything assigns. */
-import { initSync, parse as lex } from 'es-module-lexer';
-import { parse } from 'acorn';
-import type { ImportDeclaration } from 'acorn';
+
 import { hash } from 'node:crypto';
+import type { ImportDeclaration } from 'acorn';
+import { parse } from 'acorn';
+import { initSync, parse as lex } from 'es-module-lexer';
 import type { Location, ScriptFacts } from './inspector.cjs';
-import { WRAPPER_HEAD, WRAPPER_TAIL } from './rewriting.cjs';
 import { scriptByUrl, scriptFacts, scriptSource } from './inspector.cjs';
+import { WRAPPER_HEAD, WRAPPER_TAIL } from './rewriting.cjs';
 
 /** Where an imported name comes from. `name` is '*' for a namespace. */
 export interface ImportedName {

@@ -86,9 +86,7 @@ export function* childrenOf(node: SyntaxNode): Generator<SyntaxNode> {
 /** Whether a node starts a function. */
 export function isFunction(node: SyntaxNode): boolean {
   return (
-    node.type === 'FunctionExpression' ||
-    node.type === 'FunctionDeclaration' ||
-    node.type === 'ArrowFunctionExpression'
+    node.type === 'FunctionExpression' || node.type === 'FunctionDeclaration' || node.type === 'ArrowFunctionExpression'
   );
 }
 

@@ -1,11 +1,12 @@
 /** The compiled form of a function's text, made once per place in a script. */
+
+import { Refusal } from '../refusal.cjs';
 import type { Analysis } from './analysis.cjs';
 import { analyse } from './analysis.cjs';
 import { isUserGlobal } from './builtins.cjs';
 import type { Internals, Scope } from './inspector.cjs';
 import type { ClassParts, WrapperNames } from './rewriting.cjs';
 import { classParts, freePrefix, rewrite, wrapperNames } from './rewriting.cjs';
-import { Refusal } from '../refusal.cjs';
 import type { Script } from './scripts.cjs';
 import { declaringVariable } from './scripts.cjs';
 import type { SyntaxNode } from './syntax.cjs';
@@ -129,7 +130,8 @@ function refuseUnsendable(analysis: Analysis, script: Script, offset: number): v
       'Capture the class or an instance instead',
     );
   }
-  if (analysis.root['key']?.type === 'PrivateIdentifier') throw new Refusal('is a private method, taken from its class');
+  if (analysis.root['key']?.type === 'PrivateIdentifier')
+    throw new Refusal('is a private method, taken from its class');
   if (analysis.usesPrivateNames && analysis.root.type !== 'ClassExpression' && !definesClass(analysis.root)) {
     throw new Refusal('uses a private name of a class around it', 'Capture the class or an instance instead');
   }

@@ -10,7 +10,7 @@ const MOST_SCRIPTS = 200;
 /** Loads the parsers, connects to the inspector, and reads the program's own scripts. */
 export function warmUp(): void {
   prepareLexer();
-  analyse('({ a, b: [c] = [] }, ...d) => { for (const e of d) { a?.(c, e); } return `${b}`; }');
+  analyse('({ a, b: [c] = [] }, ...d) => { for (const e of d) { a?.(c, e); } return c ? [...d] : { b }; }');
   try {
     const { location } = inspectInternals(warmUp);
     if (location !== undefined) scriptFacts(location.scriptId);

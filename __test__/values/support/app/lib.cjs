@@ -1,3 +1,4 @@
+// biome-ignore-all lint/style/useNodejsImportProtocol: programs write both
 const os = require('os');
 const collect = require('plain-cjs');
 const { sum } = require('plain-cjs');

