@@ -79,6 +79,7 @@ test.serial('a reference that a task made is readable as long as its process liv
   await eventually('the death of the owner', async () => !(await workerPids()).includes(pid));
   const again = await maker.remote().get();
   process.kill(again.pid, 'SIGKILL');
+  await eventually('the next death', async () => !(await workerPids()).includes(again.pid));
   await t.throwsAsync(get(again.made), { instanceOf: OwnerDiedError });
 });
 

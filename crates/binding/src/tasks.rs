@@ -50,7 +50,7 @@ raw_functions! {
         let (client, function) = (client()?, hash(scope, hash_bytes)?);
         with_parts(scope, [header, header_len, buffers, refs], |given| {
             let id = client.with_core(heliostat_runtime::Core::next_put_id);
-            let blob = given.blob(&client, id)?;
+            let blob = given.blob(&client, id, client.seat())?;
             client.with_core(|core| core.define(function, blob, given.parts.refs));
             Ok(scope.undefined())
         })
@@ -74,7 +74,7 @@ raw_functions! {
         let max_retries = scope.get_f64(retries)? as i64;
         with_parts(scope, [header, header_len, buffers, refs], |given| {
             let id = client.with_core(heliostat_runtime::Core::next_put_id);
-            let args = given.blob(&client, id)?;
+            let args = given.blob(&client, id, client.seat())?;
             let submission =
                 Submission { name, function, args, contains: given.parts.refs.to_vec(), by_ref, returns, resources, max_retries, parent };
             let handles = client.submit(submission);
@@ -125,9 +125,9 @@ raw_functions! {
         let (client, execution) = (client()?, scope.get_u32(execution)?);
         with_parts(scope, [header, header_len, buffers, refs], |given| {
             let index = results(|all| all.entry(execution).or_default().values.len() as u32);
-            let task = client.with_core(|core| core.execution(execution).map(|running| running.spec.task));
-            let task = task.ok_or_else(|| Thrown::argument("a running task"))?;
-            let blob = given.blob(&client, task.object(index + 1))?;
+            let spec = client.with_core(|core| core.execution(execution).map(|e| (e.spec.task, e.spec.seat)));
+            let (task, caller) = spec.ok_or_else(|| Thrown::argument("a running task"))?;
+            let blob = given.blob(&client, task.object(index + 1), caller)?;
             results(|all| {
                 let entry = all.entry(execution).or_default();
                 entry.values.push(heliostat_proto::Value::Ready(blob));

@@ -34,11 +34,11 @@ pub(crate) struct Given<'a> {
 }
 
 impl Given<'_> {
-    /// Lays the value out.
-    pub(crate) fn blob(&self, client: &Client, id: ObjectId) -> Result<Blob, Thrown> {
+    /// Lays the value out, as an object of the process with the seat `owner`.
+    pub(crate) fn blob(&self, client: &Client, id: ObjectId, owner: u32) -> Result<Blob, Thrown> {
         match self.draft {
-            Some(draft) => drafts::seal(client, draft, id, self.parts),
-            None => client.blob(id, self.parts).map_err(|error| put_error(&error)),
+            Some(draft) => drafts::seal(client, draft, id, owner, self.parts),
+            None => client.blob(id, owner, self.parts).map_err(|error| put_error(&error)),
         }
     }
 }
@@ -145,7 +145,7 @@ raw_functions! {
         let client = client()?;
         with_parts(scope, [header, header_len, buffers, refs], |given| {
             let id = client.with_core(heliostat_runtime::Core::next_put_id);
-            let blob = given.blob(&client, id)?;
+            let blob = given.blob(&client, id, client.seat())?;
             let contains = given.parts.refs.to_vec();
             Ok(scope.u32(client.with_core(|core| core.put_as(id, blob, contains))))
         })

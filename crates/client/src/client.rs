@@ -79,7 +79,13 @@ impl Client {
         let daemon = Arc::new(DaemonEnd::new(channel)?);
         let link: Arc<dyn DaemonLink> = Arc::clone(&daemon) as _;
         let store = StoreClient::attach(seat, link)?;
-        let identity = Identity { worker: welcome.worker, node: welcome.node, epoch: welcome.epoch, job: welcome.job };
+        let identity = Identity {
+            worker: welcome.worker,
+            node: welcome.node,
+            epoch: welcome.epoch,
+            job: welcome.job,
+            seat: store.params().client,
+        };
         let printer = if options.print_output { Some(Printer::start()?) } else { None };
         let shared = Arc::new(Shared {
             core: Mutex::new(Core::new(identity)),
@@ -111,6 +117,11 @@ impl Client {
     /// The node's store.
     pub fn store(&self) -> &StoreClient {
         &self.shared.store
+    }
+
+    /// This process's seat in the store.
+    pub fn seat(&self) -> u32 {
+        self.shared.store.params().client
     }
 
     /// Whether the node ended.

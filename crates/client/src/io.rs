@@ -159,7 +159,7 @@ impl Reader<'_> {
                 // Results that it sent before its end count.
                 self.drain(worker);
                 let now = shared.now();
-                shared.with_core(|core| core.on_lease_broken(lease, &failure, now));
+                shared.with_core(|core| core.on_lease_broken(lease, &failure, now, shared));
                 self.peer_gone(worker);
             }
             FromDaemon::StoreLeased { request, body } => shared.daemon.leases.answer(request, body),

@@ -46,9 +46,10 @@ pub enum SealOutcome {
 }
 
 impl Client {
-    /// Lays a value out: up to the inline limit as bytes, above it in the store, filed under `id`. The caller keeps the
+    /// Lays a value out: up to the inline limit as bytes, above it in the store, filed under `id` as
+    /// an object of the process with the seat `owner`. The caller keeps the
     /// references inside alive until the blob is with the state machine.
-    pub fn blob(&self, id: ObjectId, parts: Parts<'_>) -> Result<Blob, PutError> {
+    pub fn blob(&self, id: ObjectId, owner: u32, parts: Parts<'_>) -> Result<Blob, PutError> {
         let refs = self.entries(parts.refs);
         let lens = || parts.buffers.iter().map(|buffer| buffer.len() as u64);
         let size = Layout::new(parts.header.len(), lens(), refs.len(), false).total();
@@ -56,7 +57,7 @@ impl Client {
             return Ok(Blob::Inline(self.inline(parts)));
         }
         let layout = Layout::new(parts.header.len(), lens(), refs.len(), true);
-        let object = heliostat_store::Layout::new(layout.total());
+        let object = heliostat_store::Layout::new(layout.total()).owned_by(owner);
         let mut draft = self.store().create(id, object).map_err(|error| self.put_error(error))?;
         layout.write(draft.bytes_mut(), parts.header, parts.buffers, &refs);
         let locator = draft.seal().map_err(heliostat_store::PutError::from).map_err(|error| self.put_error(error))?;

@@ -76,7 +76,7 @@ impl Daemon {
         // Since it was identified, the store may have taken its time.
         let unwanted = self.children.get(&id).is_none_or(|child| child.ending.is_some());
         if self.stopping || (!driver && unwanted) {
-            self.store.leave(seat.client, driver);
+            self.store.leave(seat.client);
             return Err(Failure::new("NODE_DIED", "the node is stopping"));
         }
         if let Some(child) = self.children.get_mut(&id) {

@@ -162,7 +162,7 @@ impl Daemon {
             }
             self.send(peer, FromDaemon::PeerGone { peer: id }, Vec::new());
         }
-        self.store.leave(process.seat, process.driver);
+        self.store.leave(process.seat);
     }
 
     pub(crate) fn drivers(&self) -> impl Iterator<Item = (WorkerId, &Process)> {

@@ -119,16 +119,13 @@ impl Store {
         self.joined
     }
 
-    /// Takes a seat back. With `owned`, the objects of its process go too: a driver's end with it; those of a worker
-    /// stay, since results that it made belong to others.
-    pub(crate) fn leave(&self, client: u32, owned: bool) {
+    /// Takes a seat back; the objects that its process owned go with it. Results that it made for others are theirs.
+    pub(crate) fn leave(&self, client: u32) {
         self.work(true, move |daemon| {
-            if owned {
-                // An error says that the table's extent is unknown; the objects then stay until the node ends.
-                let owned = daemon.owned_by(client).unwrap_or_default();
-                let locators: Vec<Locator> = owned.into_iter().map(|(_, locator)| locator).collect();
-                daemon.free(&locators);
-            }
+            // An error says that the table's extent is unknown; the objects then stay until the node ends.
+            let owned = daemon.owned_by(client).unwrap_or_default();
+            let locators: Vec<Locator> = owned.into_iter().map(|(_, locator)| locator).collect();
+            daemon.free(&locators);
             daemon.client_gone(client);
         });
     }

@@ -312,6 +312,8 @@ pub struct TaskSpec {
     pub by_ref: Vec<(u32, Blob)>,
     /// How many results the function's array is split into; `None` for the value itself.
     pub returns: Option<u32>,
+    /// The caller's seat in the store: results that are stored belong to it, whatever becomes of the worker.
+    pub seat: u32,
 }
 
 /// Between two processes that are connected directly.

@@ -22,6 +22,8 @@ pub struct Identity {
     pub epoch: u64,
     /// The job of a driver.
     pub job: JobId,
+    /// Its seat in the node's store.
+    pub seat: u32,
 }
 
 /// Looks into serialised values. Those in the store are read by the surroundings, which have it mapped.
@@ -55,7 +57,7 @@ impl Values for NoValues {
 /// use heliostat_proto::{Blob, Bytes, JobId, NodeId, WorkerId};
 /// use heliostat_runtime::{Core, Identity};
 ///
-/// let me = Identity { worker: WorkerId([1; 16]), node: NodeId([2; 16]), epoch: 1, job: JobId([3; 16]) };
+/// let me = Identity { worker: WorkerId([1; 16]), node: NodeId([2; 16]), epoch: 1, job: JobId([3; 16]), seat: 1 };
 /// let mut core = Core::new(me);
 /// let handle = core.put(Blob::Inline(Bytes::new(*b"value")), Vec::new());
 /// assert!(core.value(handle).is_some());

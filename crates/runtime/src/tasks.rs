@@ -178,6 +178,7 @@ impl Core {
             args: submission.args,
             by_ref: Vec::new(),
             returns: submission.returns,
+            seat: self.me.seat,
         };
         let by_ref = submission.by_ref;
         let task = self.tasks.table.insert(Task {
@@ -406,7 +407,7 @@ impl Core {
     }
 
     /// A leased worker ended. The task that ran there is tried again or fails; those behind it had not begun.
-    pub fn on_lease_broken(&mut self, lease: u64, failure: &Failure, now: u64) {
+    pub fn on_lease_broken(&mut self, lease: u64, failure: &Failure, now: u64, look: &dyn Values) {
         let Some(entry) = self.tasks.leases.remove(&lease) else { return };
         let shape = &mut self.tasks.shapes[entry.shape];
         shape.leases.retain(|other| *other != lease);
@@ -418,6 +419,10 @@ impl Core {
         if let Some(id) = running
             && let Some(task) = self.tasks.table.get_mut(id)
         {
+            // What it had sealed and could not tell of any more is ours, and nobody's value.
+            let results = 1..=task.spec.returns.unwrap_or(1);
+            let sealed = results.filter_map(|index| look.lookup(&task.spec.task.object(index)));
+            self.actions.extend(sealed.map(Action::Free));
             if task.retries_left == 0 {
                 let failure = failure.clone();
                 self.fail_task(id, failure);

@@ -60,7 +60,8 @@ struct Cluster {
 
 impl Cluster {
     fn new(processes: usize) -> Self {
-        let identity = |index| Identity { worker: worker(index), node: NodeId([9; 16]), epoch: 1, job: JobId([8; 16]) };
+        let identity =
+            |index| Identity { worker: worker(index), node: NodeId([9; 16]), epoch: 1, job: JobId([8; 16]), seat: 1 };
         Self {
             cores: (0..processes).map(|index| Core::new(identity(index))).collect(),
             wires: HashMap::new(),
@@ -278,7 +279,7 @@ fn a_dead_owner_fails_its_references_and_a_dead_borrower_gives_them_up() {
     let wait = c.cores[0].wait(&[inner], 1, true, &c.values).expect("not here yet");
     c.dead.insert(1);
     c.wires.clear();
-    c.cores[0].on_lease_broken(lease, &Failure::new("WORKER_CRASHED", "killed"), 0);
+    c.cores[0].on_lease_broken(lease, &Failure::new("WORKER_CRASHED", "killed"), 0, &c.values);
     c.cores[0].on_peer_gone(worker(1));
     c.perform(0);
     assert!(c.woken.contains(&(0, wait)));
@@ -297,7 +298,7 @@ fn a_crash_retries_the_running_task_only_and_the_last_one_fails_it() {
     let mut lease = c.grant(1).expect("granted");
     let mut now = 0;
     for attempt in 0..=3 {
-        c.cores[0].on_lease_broken(lease, &Failure::new("WORKER_CRASHED", "killed"), now);
+        c.cores[0].on_lease_broken(lease, &Failure::new("WORKER_CRASHED", "killed"), now, &c.values);
         c.perform(0);
         if attempt < 3 {
             assert!(c.cores[0].value(first).is_none());
@@ -313,6 +314,19 @@ fn a_crash_retries_the_running_task_only_and_the_last_one_fails_it() {
     assert!(matches!(c.cores[0].value(first), Some(Value::Failed(failure)) if failure.code == "WORKER_CRASHED"));
     c.release(0, first);
     assert_eq!(c.cores[0].counts(), Counts::default());
+}
+
+#[test]
+fn what_a_worker_sealed_before_its_end_is_freed() {
+    let mut c = Cluster::new(2);
+    let result = c.submit(0, &[], &[]);
+    let lease = c.grant(1).expect("granted");
+    let locator = Locator { segment: 0, slot: 5, offset: 4096, length: 10, generation: 1 };
+    c.values.stored.borrow_mut().insert(c.cores[0].id(result).expect("alive"), locator);
+    c.cores[0].on_lease_broken(lease, &Failure::new("WORKER_CRASHED", "killed"), 0, &c.values);
+    c.perform(0);
+    assert_eq!(c.freed, [locator]);
+    assert!(c.cores[0].value(result).is_none(), "it is tried again");
 }
 
 #[test]
