@@ -153,12 +153,14 @@ impl ExclusiveRange {
         unsafe { std::slice::from_raw_parts_mut(self.map.raw.as_mut_ptr().add(self.start), self.length) }
     }
 
-    /// Asks the system to map the pages of the range for writing now, in one call instead of a fault for each.
+    /// Asks the system to map the pages of a part of the range for writing now, in one call instead of a fault for each.
     ///
     /// A hint: kernels before 5.14 don't know it, and the pages then come with the first write.
-    pub fn populate(&mut self) {
-        let first = self.start & !(PAGE as usize - 1);
-        let length = (self.start + self.length).next_multiple_of(PAGE as usize).min(self.map.raw.len()) - first;
+    pub fn populate(&mut self, from: usize, length: usize) {
+        let (from, length) = (from.min(self.length), length.min(self.length.saturating_sub(from)));
+        let first = (self.start + from) & !(PAGE as usize - 1);
+        let end = (self.start + from + length).next_multiple_of(PAGE as usize).min(self.map.raw.len());
+        let length = end - first;
         // SAFETY: the range lies within the mapping; populating changes no contents.
         let _ = unsafe {
             let address = self.map.raw.as_mut_ptr().add(first).cast();
@@ -267,7 +269,7 @@ mod tests {
         let memfd = Memfd::create("test", 4 * PAGE).unwrap();
         let data = Arc::new(DataMap::new(&memfd).unwrap());
         let mut range = data.exclusive(PAGE, 3).unwrap();
-        range.populate();
+        range.populate(0, 3);
         range.bytes_mut().copy_from_slice(b"abc");
         assert_eq!(ReadMap::new(&memfd).unwrap().bytes(PAGE, 3), Some(&b"abc"[..]));
         let address = Window::new(&memfd).map(|w| w.address(PAGE, 3).unwrap().is_null()).unwrap();

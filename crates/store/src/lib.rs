@@ -61,7 +61,7 @@ mod table;
 mod word;
 
 pub use client::{
-    AttachError, CreateError, Draft, ExposeError, Layout, Pin, PinError, PutError, SealError, StoreClient,
+    AttachError, CreateError, Draft, ExposeError, Layout, Pin, PinError, PutError, SealError, StoreClient, WriteError,
 };
 pub use config::StoreConfig;
 pub use daemon::{CreateStoreError, JoinError, Reclaimed, StoreDaemon, StoreStats};

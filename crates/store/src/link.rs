@@ -27,6 +27,16 @@ pub enum LeaseRequest {
         /// Bytes wanted; rounded up to whole pages.
         bytes: u64,
     },
+    /// The same, but memory that isn't reserved yet may stay so: the client writes all of it by system calls, which may
+    /// be refused, before it seals the object, and touches no page of it before.
+    Unbacked {
+        /// The slot that the client has claimed for the object.
+        slot: u32,
+        /// The generation that it has claimed.
+        generation: u32,
+        /// Bytes wanted; rounded up to whole pages.
+        bytes: u64,
+    },
     /// A larger object table: its short searches for a free slot found none.
     Table {
         /// How many slots the client saw in use.
@@ -34,7 +44,7 @@ pub enum LeaseRequest {
     },
 }
 
-/// Memory that was granted: its pages are reserved. For a table, its bytes.
+/// Memory that was granted: its pages are reserved, unless it was wanted unbacked. For a table, its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseGrant {
     /// First byte within the segment.

@@ -55,7 +55,7 @@ pub(super) fn id(seed: u32) -> ObjectId {
     TaskId::root(WorkerId([9; 16])).object(seed)
 }
 
-pub(super) const OPERATIONS: [&str; 6] = ["small", "large", "dropped", "pins", "delete", "lost"];
+pub(super) const OPERATIONS: [&str; 7] = ["small", "large", "put", "dropped", "pins", "delete", "lost"];
 
 /// Runs one of [`OPERATIONS`].
 pub(super) fn run<L: DaemonLink>(name: &str, client: &StoreClient, link: &SteppedLink<L>, witness: &dyn Witness) {
@@ -80,6 +80,17 @@ pub(super) fn run<L: DaemonLink>(name: &str, client: &StoreClient, link: &Steppe
             put(20, Layout::new(70_000), 70_000);
             put(21, Layout::new(10).whole_pages().zeroed(), 10);
             put(22, Layout::new(0).whole_pages(), 0);
+        }
+        // Memory without pages, twice, and then what these have left.
+        "put" => {
+            for seed in 25..28 {
+                let bytes = content(seed, 66_000);
+                witness.may_appear(id(seed), &bytes);
+                let locator = client.put(id(seed), &bytes).unwrap();
+                witness.must_stay(id(seed), &locator);
+                witness.may_go(id(seed));
+                client.free(&[locator]);
+            }
         }
         "dropped" => {
             for (seed, length) in [(30, 0), (31, 100), (32, 5000), (33, 70_000)] {

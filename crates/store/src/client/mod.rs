@@ -4,6 +4,7 @@ mod draft;
 mod holds;
 mod lanes;
 mod pin;
+mod touched;
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use heliostat_shm::memfd::{Memfd, MemfdError};
 
 use self::holds::Holds;
 use self::lanes::Lanes;
+use self::touched::Touched;
 use crate::layout::{self, LANES, header};
 use crate::link::DaemonLink;
 use crate::pages::Pages;
@@ -22,7 +24,7 @@ use crate::protocol::Word;
 use crate::seat::{Seat, SeatParams};
 use crate::table::Table;
 
-pub use self::draft::{CreateError, Draft, ExposeError, Layout, PutError, SealError};
+pub use self::draft::{CreateError, Draft, ExposeError, Layout, PutError, SealError, WriteError};
 pub use self::pin::{Pin, PinError};
 
 /// Attaching to a store failed.
@@ -66,6 +68,9 @@ struct Inner {
     pages: Pages,
     holds: Holds,
     lanes: Lanes,
+    /// For writing by system call; the mappings don't need it.
+    segment: Memfd,
+    touched: Touched,
     data: Arc<DataMap>,
     read: ReadMap,
     window: Arc<Window>,
@@ -110,6 +115,8 @@ impl StoreClient {
                 read: ReadMap::new(&segment)?,
                 window: Arc::new(Window::new(&segment)?),
                 drafts: DraftMap::new(&segment)?,
+                touched: Touched::new(params.capacity),
+                segment,
                 link,
             }),
         })

@@ -7,13 +7,19 @@ use super::{Client, Extent, Granted, StoreDaemon};
 use crate::layout::{self, LANES, Lease, PAGE, Phase, SLOT, UNIT, header};
 use crate::link::{LeaseError, LeaseGrant, LeaseRequest};
 use crate::protocol::{self, Word};
+use crate::table::Table;
 
 impl StoreDaemon {
     /// Grants memory to a client. Its pages are reserved: writing to them can't fail.
     pub fn lease(&mut self, client: u32, request: LeaseRequest) -> Result<LeaseGrant, LeaseError> {
         match request {
             LeaseRequest::Small { lane, least } => self.lease_small(client, lane, least),
-            LeaseRequest::Extent { slot, generation, bytes } => self.lease_extent(client, slot, generation, bytes),
+            LeaseRequest::Extent { slot, generation, bytes } => {
+                self.lease_extent(client, (slot, generation), bytes, true)
+            }
+            LeaseRequest::Unbacked { slot, generation, bytes } => {
+                self.lease_extent(client, (slot, generation), bytes, false)
+            }
             LeaseRequest::Table { active } => self.grow_table(active),
         }
     }
@@ -71,7 +77,13 @@ impl StoreDaemon {
         Ok(LeaseGrant { offset: 0, bytes: after * SLOT, epoch: 0 })
     }
 
-    fn lease_extent(&mut self, seat: u32, slot: u32, generation: u32, bytes: u64) -> Result<LeaseGrant, LeaseError> {
+    fn lease_extent(
+        &mut self,
+        seat: u32,
+        (slot, generation): (u32, u32),
+        bytes: u64,
+        backed: bool,
+    ) -> Result<LeaseGrant, LeaseError> {
         if !self.clients.contains_key(&seat) {
             return Err(LeaseError::NoSeat { client: seat });
         }
@@ -84,15 +96,24 @@ impl StoreDaemon {
             let what = format!("an extent of {bytes} bytes for slot {slot}, which client {seat} has not claimed");
             return Err(LeaseError::Malformed { what });
         };
+        self.memory.back = backed;
         let wish = Wish { seat, least: length, wanted: length, whole_pages: true, cold: true };
-        let (start, length) = self.take(&wish)?;
+        let taken = self.take(&wish);
+        self.memory.back = true;
+        let (start, length) = taken?;
         self.counters.large += length;
-        self.extents.insert(start, Extent { length, seat, slot, generation });
+        self.extents.insert(start, Extent { length, seat, slot, generation, backed });
+        if !backed {
+            self.unbacked.insert(start);
+        }
         Ok(LeaseGrant { offset: start, bytes: length, epoch: 0 })
     }
 
     /// Takes memory; before refusing, takes all unused tails and everything that was unpinned since back.
     fn take(&mut self, wish: &Wish) -> Result<(u64, u64), LeaseError> {
+        // Memory that clients will still take without having reserved it is as good as taken.
+        self.unbacked.retain(|start| self.extents.get(start).is_some_and(|extent| is_unfinished(&self.table, extent)));
+        self.memory.promised = self.unbacked.iter().filter_map(|start| Some(self.extents.get(start)?.length)).sum();
         match self.memory.take(wish) {
             Err(_) if self.recall() > 0 || self.sweep_deferred() > 0 => {
                 self.sweep_deferred();
@@ -101,6 +122,14 @@ impl StoreDaemon {
             result => result,
         }
     }
+}
+
+/// Whether an extent's object isn't sealed yet.
+pub(super) fn is_unfinished(table: &Table, extent: &Extent) -> bool {
+    let state = table.slot(extent.slot).and_then(|slot| slot.load(Ordering::Acquire));
+    state.is_some_and(|state| {
+        state.generation == extent.generation && matches!(state.phase, Phase::Claimed | Phase::Draft | Phase::Dropped)
+    })
 }
 
 impl Client {

@@ -1,6 +1,7 @@
 //! Taking ranges of the segment and reserving their pages, without ever getting anybody killed.
 
 use heliostat_shm::memfd::{Memfd, PAGE, ReserveError};
+use heliostat_shm::memory::headroom;
 
 use super::ranges::{FreeRanges, Warmth, Wish};
 use crate::link::LeaseError;
@@ -15,11 +16,15 @@ pub(super) struct Memory {
     pub(super) free: FreeRanges,
     /// Bytes of the system's memory to leave alone.
     pub(super) reserve: u64,
+    /// Bytes that clients were granted and that they take from the system later.
+    pub(super) promised: u64,
+    /// Whether memory is reserved now, or only looked for.
+    pub(super) back: bool,
 }
 
 impl Memory {
     pub(super) fn new(segment: Memfd, reserve: u64) -> Self {
-        Self { free: FreeRanges::new(segment.size()), segment, reserve }
+        Self { free: FreeRanges::new(segment.size()), segment, reserve, promised: 0, back: true }
     }
 
     /// Takes a range with all its pages reserved.
@@ -28,6 +33,21 @@ impl Memory {
             |free: &FreeRanges| LeaseError::Full { requested: wish.least, free: free.bytes(), largest: free.largest() };
         let taken = self.free.take(wish).ok_or_else(|| full(&self.free))?;
         let mut refused = None;
+        if !self.back {
+            let cold = taken.pieces.iter().filter(|(.., warmth)| *warmth == Warmth::Cold).map(|(_, length, _)| length);
+            let bytes = cold.sum::<u64>();
+            let room = headroom();
+            let leave = self.reserve.saturating_add(self.promised);
+            if bytes == 0 || room.bytes >= bytes.saturating_add(leave) {
+                return Ok((taken.start, taken.length));
+            }
+            let error = ReserveError::Headroom { length: wish.least, headroom: room, leave };
+            for (start, length, warmth) in taken.pieces {
+                self.free.insert(start, length, warmth);
+            }
+            let refused = LeaseError::no_memory(self.reserve, &error);
+            return self.take(&Wish { cold: false, ..*wish }).map_err(|_| refused);
+        }
         let mut pieces = Vec::with_capacity(taken.pieces.len());
         for &(start, length, warmth) in &taken.pieces {
             if warmth != Warmth::Cold {
@@ -60,7 +80,13 @@ impl Memory {
             }
             other => other,
         };
-        self.segment.reserve_within(start, length, self.reserve).map_err(refused)
+        self.segment.reserve_within(start, length, self.reserve.saturating_add(self.promised)).map_err(refused)
+    }
+
+    /// Makes sure that none of a range's pages exist, when some may not; gives its warmth then.
+    pub(super) fn cool(&self, start: u64, length: u64) -> Warmth {
+        // The kernel refuses this to files that are sealed against writing, and the segment isn't.
+        if self.segment.punch(start, length).is_ok() { Warmth::Cold } else { Warmth::Warm(0) }
     }
 
     /// Gives free pages back to the system, at most so many bytes; gives how many it were.

@@ -8,7 +8,7 @@ mod reclaim;
 pub(crate) mod replica;
 mod stats;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::Ordering;
 
@@ -96,6 +96,8 @@ struct Extent {
     seat: u32,
     slot: u32,
     generation: u32,
+    /// Whether its pages were reserved before it was granted; else they exist once the object is sealed.
+    backed: bool,
 }
 
 /// An object that was taken out while someone had it pinned.
@@ -104,6 +106,8 @@ struct Deferred {
     offset: u64,
     footprint: u64,
     seat: u32,
+    /// Some of its pages may not exist.
+    hollow: bool,
 }
 
 /// The daemon's side of a store. Lives in one thread (or behind a lock): it alone changes the allocator.
@@ -123,6 +127,8 @@ pub struct StoreDaemon {
     clients: HashMap<u32, Client>,
     last_seat: u32,
     extents: BTreeMap<u64, Extent>,
+    /// Extents that were granted without being backed and may not be written yet.
+    unbacked: HashSet<u64>,
     deferred: HashMap<u64, Deferred>,
     counters: stats::Counters,
 }
@@ -180,6 +186,7 @@ impl StoreDaemon {
             clients: HashMap::new(),
             last_seat: 0,
             extents: BTreeMap::new(),
+            unbacked: HashSet::new(),
             deferred: HashMap::new(),
             counters: stats::Counters::default(),
         })

@@ -110,7 +110,7 @@ impl StoreDaemon {
             && !record.whole_pages
             && let Some(footprint) = self.small_range(&record)
         {
-            self.give_back(record.offset, footprint, state.seat);
+            self.give_back(Deferred { offset: record.offset, footprint, seat: state.seat, hollow: false });
         }
     }
 
@@ -132,7 +132,8 @@ impl StoreDaemon {
         for start in orphans {
             if let Some(extent) = self.extents.remove(&start) {
                 self.counters.large -= extent.length;
-                self.memory.free.insert(start, extent.length, Warmth::Warm(client));
+                let warmth = if extent.backed { Warmth::Warm(client) } else { self.memory.cool(start, extent.length) };
+                self.memory.free.insert(start, extent.length, warmth);
             }
         }
     }
@@ -150,7 +151,9 @@ impl StoreDaemon {
             self.counters.refused += 1;
             return None;
         };
-        let object = Deferred { offset: record.offset, footprint, seat: state.seat };
+        let extent = if record.whole_pages { self.extents.get(&record.offset) } else { None };
+        let hollow = state.phase == Phase::Dropped && extent.is_some_and(|extent| !extent.backed);
+        let object = Deferred { offset: record.offset, footprint, seat: state.seat, hollow };
         protocol::advance(&slot.state(), state, Phase::Closing).then_some((
             hold(locator.slot, state.generation),
             object,
@@ -199,7 +202,7 @@ impl StoreDaemon {
 
     /// Returns the memory and the slot of a closed object.
     fn reclaim(&mut self, word: u64, object: Deferred) {
-        self.give_back(object.offset, object.footprint, object.seat);
+        self.give_back(object);
         let (index, generation) = unhold(word);
         if let Some(slot) = self.table.slot(index) {
             // Not read from the slot: a closing slot is nobody's but ours.
@@ -209,8 +212,10 @@ impl StoreDaemon {
     }
 
     /// Returns an object's bytes to the free ranges; a living creator counts as their last mapper.
-    fn give_back(&mut self, offset: u64, footprint: u64, seat: u32) {
-        let warmth = Warmth::Warm(if self.clients.contains_key(&seat) { seat } else { 0 });
+    fn give_back(&mut self, object: Deferred) {
+        let Deferred { offset, footprint, seat, hollow } = object;
+        let seat = if self.clients.contains_key(&seat) { seat } else { 0 };
+        let warmth = if hollow { self.memory.cool(offset, footprint) } else { Warmth::Warm(seat) };
         let extent = (footprint > 0).then(|| self.extents.remove(&offset)).flatten();
         if !self.memory.free.insert(offset, footprint, warmth) {
             self.counters.refused += 1;

@@ -7,7 +7,7 @@ use heliostat_proto::{Locator, ObjectId};
 use heliostat_shm::map::ReadMap;
 use heliostat_shm::memfd::Memfd;
 
-use super::{Client, Memory, StoreDaemon};
+use super::{Client, StoreDaemon};
 use crate::config::StoreConfig;
 use crate::layout::{LANES, Phase};
 use crate::pages::Pages;
@@ -28,14 +28,20 @@ pub(crate) enum Forget {
 }
 
 impl StoreDaemon {
-    /// The copy; its segment is the same memory, which no recovery touches.
+    /// The copy, contents and all.
     pub(crate) fn replica(&self) -> Self {
         let mut copy = Self::create(StoreConfig { ..self.config }).unwrap();
         self.table.copy_to(&copy.table);
-        let segment = Memfd::from_fd(self.memory.segment.share().unwrap()).unwrap();
-        copy.memory = Memory { segment, free: self.memory.free.clone(), reserve: self.memory.reserve };
+        let (contents, mut from) = (ReadMap::new(&self.memory.segment).unwrap(), 0);
+        while let Some(range) = self.memory.segment.next_touched(from).unwrap() {
+            let bytes = contents.bytes(range.start, range.end - range.start).unwrap();
+            copy.memory.segment.write_at(range.start, bytes).unwrap();
+            from = range.end;
+        }
+        copy.memory.free = self.memory.free.clone();
         copy.clients = self.clients.iter().map(|(seat, client)| (*seat, client.replica(self.config.holds))).collect();
         copy.extents.clone_from(&self.extents);
+        copy.unbacked.clone_from(&self.unbacked);
         copy.deferred.clone_from(&self.deferred);
         copy.counters = self.counters.clone();
         copy
