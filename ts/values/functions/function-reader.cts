@@ -35,6 +35,13 @@ const drop: Assign = () => {};
 /** Classes whose constructors heed the guard, with what sets the private fields of their instances. */
 const revivedClasses = new WeakMap<object, SetPrivate>();
 
+/** A constructor whose only use is to give its prototype to an object. */
+function newTarget(prototype: object): CallableFunction {
+  function target() {}
+  target.prototype = prototype;
+  return target;
+}
+
 export class FunctionReader {
   private readonly reader: Reader;
   private readonly modules: readonly ImportedModule[];
@@ -191,8 +198,7 @@ export class FunctionReader {
     const { reader } = this;
     const prototype = reader.object();
     const maker = reader.object() as new () => object;
-    const target = () => {};
-    target.prototype = prototype;
+    const target = newTarget(prototype);
     if (reader.bytes[reader.position] === Tag.BackReference) return reader.value();
     if (!revivedClasses.has(maker)) {
       throw new Refusal(

@@ -471,7 +471,13 @@ export const shapes = [
   {
     name: 'labels, classes and generators inside',
     run: () => {
-      for (const _ of [1, 2]) for (;;);
+      const seenHere = [];
+      rows: for (const i of [1, 2, 3]) {
+        for (const j of [1, 2]) {
+          if (i * j === 4) break rows;
+          seenHere.push(i * j);
+        }
+      }
       class N {
         *g() {
           yield K;
@@ -479,7 +485,7 @@ export const shapes = [
       }
       let z = null;
       z ??= [...new N().g()][0];
-      return [z, ((s, v) => s.raw[0] + v)`a${z}`, null?.x];
+      return [seenHere, z, ((s, v) => s.raw[0] + v)`a${z}`, null?.x];
     },
   },
   {
