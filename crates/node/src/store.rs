@@ -164,6 +164,7 @@ impl Daemon {
         let Ok(wish) = postcard::from_bytes::<LeaseRequest>(body) else { return false };
         let long = match wish {
             LeaseRequest::Small { least: bytes, .. } | LeaseRequest::Extent { bytes, .. } => bytes > SHORT_MAX,
+            LeaseRequest::Unbacked { .. } => false,
             LeaseRequest::Table { .. } => true,
         };
         let work = self.store.work(long, move |daemon| postcard::to_stdvec(&daemon.lease(client, wish)));

@@ -177,3 +177,20 @@ fn what_a_worker_gave_back_last_is_taken() {
         until("its last message counts", || used(&mut driver) == before);
     }
 }
+
+#[test]
+fn the_objects_of_a_worker_end_with_it_but_not_those_that_it_made_for_others() {
+    let temp = tempfile::tempdir().unwrap();
+    let node = start(config(temp.path(), 1.0));
+    let mut watcher = Client::driver(&node);
+    let (one, two) = (Storing::new(&node), Storing::new(&node));
+    let owner = two.store.params().client;
+    let layout = heliostat_store::Layout::new(LARGE as u64).owned_by(owner);
+    let result = one.store.create(two.object(1), layout).unwrap().seal().unwrap();
+    let before = used(&mut watcher);
+    let own = one.put(1);
+    one.link.hang_up();
+    until("what it owned is gone", || used(&mut watcher) == before);
+    assert!(two.store.pin(&own).is_err());
+    assert_eq!(two.store.pin(&result).unwrap().bytes().len(), LARGE);
+}

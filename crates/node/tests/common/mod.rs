@@ -199,6 +199,7 @@ impl Leased {
             args: Blob::Inline(Bytes::new(command.as_bytes())),
             by_ref: Vec::new(),
             returns: None,
+            seat: 0,
         };
         self.line.send(&ToPeer::Run(Box::new(spec)));
     }
