@@ -1,3 +1,4 @@
+// biome-ignore-all lint/complexity/noUselessThisAlias: it is what is sent
 // biome-ignore-all lint/suspicious/noAssignInExpressions: expressions keep the table readable
 // biome-ignore-all lint/complexity/noCommaOperator: expressions keep the table readable
 // biome-ignore-all lint/complexity/noStaticOnlyClass: classes are what is sent
@@ -265,7 +266,8 @@ const outer = {
     return () => this.v;
   },
   explicit() {
-    return () => this.v;
+    const self = this;
+    return () => self.v;
   },
 };
 const usesArguments = (function () {
