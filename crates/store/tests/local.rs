@@ -378,6 +378,43 @@ fn threads_share_one_client() {
 }
 
 #[test]
+fn leases_that_are_prepared_in_the_background_are_used_and_given_back() {
+    let mut config = StoreConfig::new(64 * MIB);
+    config.small_lease = 64 << 10;
+    let store = Store::with(config);
+    let client = store.client();
+    client.prefault_in_background().unwrap();
+    client.prefault_in_background().unwrap();
+    let all: Vec<_> = (0..5_000).map(|n| client.put(id(n), &content(n.into(), 1_000)).unwrap()).collect();
+    for (n, locator) in all.iter().enumerate() {
+        assert_eq!(client.pin(locator).unwrap().bytes(), content(n as u64, 1_000));
+    }
+    client.free(&all);
+    store.gone(client);
+    store.assert_empty();
+}
+
+#[test]
+fn a_draft_filled_by_parts_in_any_memory_is_whole() {
+    let store = Store::new(16 * MIB);
+    let client = store.client();
+    let bytes = content(11, 3_000_000);
+    // Memory that is new, that was written by call, and that was written through the mapping.
+    for _ in 0..3 {
+        let mut draft = client.create(id(1), Layout::new(bytes.len() as u64)).unwrap();
+        assert!(draft.write_at(1, &bytes).is_err() && draft.write_at(u64::MAX, &[1]).is_err());
+        draft.write_at(5, &bytes[5..2_500_000]).unwrap();
+        draft.write_at(2_500_000, &bytes[2_500_000..]).unwrap();
+        draft.bytes_mut()[..5].copy_from_slice(&bytes[..5]);
+        let locator = draft.seal().unwrap();
+        assert!(client.pin(&locator).unwrap().bytes() == bytes);
+        client.free(&[locator]);
+        store.stats();
+    }
+    store.assert_empty();
+}
+
+#[test]
 fn a_draft_filled_through_its_own_mapping_is_closed_by_sealing() {
     let store = Store::new(4 * MIB);
     let client = store.client();

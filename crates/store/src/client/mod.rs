@@ -4,6 +4,7 @@ mod draft;
 mod holds;
 mod lanes;
 mod pin;
+mod prefault;
 mod touched;
 
 use std::fmt;
