@@ -60,7 +60,9 @@ fn run(receiver: &Receiver<Output>) {
 
 /// `(name pid=123) line` for every line.
 fn prefixed(output: &Output) -> Vec<u8> {
-    let prefix = format!("({} pid={}) ", output.name, output.pid);
+    // Before its first task a worker's lines have no other name.
+    let name = if output.name.is_empty() { "worker" } else { &output.name };
+    let prefix = format!("({name} pid={}) ", output.pid);
     let mut text = Vec::with_capacity(output.lines.len() + prefix.len());
     for line in output.lines.split_inclusive(|byte| *byte == b'\n') {
         text.extend_from_slice(prefix.as_bytes());
