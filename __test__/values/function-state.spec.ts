@@ -134,11 +134,21 @@ test('stack traces show the line of the source', async (t) => {
   t.regex(thrown.stack?.split('\n')[1] ?? '', file);
 });
 
-test.serial('exports of the package are found by name', async (t) => {
-  const self = { Handle: class {}, answer: () => 42, value: { fixed: true } };
-  class Handle {
-    constructor(readonly id: number) {}
-  }
+class Handle {
+  constructor(readonly id: number) {}
+}
+class OwnError extends Error {
+  readonly code = 'OWN';
+}
+const self = { Handle: class {}, OwnError, answer: () => 42, value: { fixed: true } };
+const wrapped = Object.defineProperties(
+  {} as typeof self,
+  Object.fromEntries(
+    Object.keys(self).map((name) => [name, { enumerable: true, get: () => self[name as keyof typeof self] }]),
+  ),
+);
+
+test.serial.before(() => {
   setHooks({
     isRef: (value) => value instanceof Handle,
     isDraft: () => undefined,
@@ -146,14 +156,37 @@ test.serial('exports of the package are found by name', async (t) => {
       Object.assign(new Error(`${path}: ${reason}. ${hint}`), { code: 'SERIALIZATION', path }),
     packageName: 'heliostat',
     resolveSelf: () => self,
-    errorClasses: () => ({}),
+    errorClasses: () => ({ OwnError }),
   });
+});
+
+test('exports of the package are found by name', async (t) => {
   await using peer = new Peer();
   const { answer } = self;
   t.is(await peer.call(() => answer() + self.answer()), 84);
+  t.is(await peer.call(() => wrapped.answer()), 42);
+  const name = 'heliostat';
+  t.is(await peer.call(async () => ((await import(name)) as typeof self).answer()), 42);
   t.false(Buffer.from(pack(() => answer()).header).includes('42'));
+  t.false(Buffer.from(pack(() => wrapped.answer()).header).includes('42'));
+});
+
+test('references are captured by index and come back', async (t) => {
+  await using peer = new Peer();
   const ref = new Handle(7);
   const other = new Handle(8);
-  t.is(await peer.call((a: object) => [a, ref, other] as const, other).then((list) => list[0]), other);
+  const [first, second] = await peer.call((a: object) => [a, a] as const, other);
+  t.is(first, other);
+  t.is(second, other);
   t.deepEqual(encode(() => [ref, other]).refs, [ref, other]);
+});
+
+test("the package's own errors keep class and fields", (t) => {
+  const back = roundTrip(Object.assign(new OwnError('x', { cause: 1 }), { path: '$.a' }));
+  t.true(back instanceof OwnError);
+  t.like(back, { message: 'x', code: 'OWN', path: '$.a', cause: 1 });
+});
+
+test('functions inside the package do not travel', (t) => {
+  t.throws(() => encode(encode), { message: /inside heliostat/ });
 });

@@ -3,7 +3,7 @@ import { createRequire } from 'node:module';
 
 const { decode, encode, prepare, setHooks } = createRequire(import.meta.url)(process.env.VALUES);
 class Handle {}
-const self = { Handle, answer: () => 42, value: { fixed: true } };
+const self = { Handle, OwnError: Error, answer: () => 42, value: { fixed: true } };
 setHooks({
   isRef: (value) => value instanceof Handle,
   isDraft: () => undefined,

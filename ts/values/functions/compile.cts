@@ -1,5 +1,6 @@
 /** Compiling the text of functions at its original place, and what their wrappers bind. */
 import { Script } from 'node:vm';
+import { hooks } from '../hooks.cjs';
 import { ImportKind, importAgain } from './packages.cjs';
 import { WRAPPER_TAIL, wrapperNames } from './rewriting.cjs';
 import { Form } from './syntax.cjs';
@@ -115,7 +116,9 @@ export function importerFor(directory: string): CallableFunction {
   let importer = importersByDirectory.get(directory);
   if (importer === undefined) {
     importer = (specifier: unknown): Promise<object> =>
-      importAgain({ kind: ImportKind.Module, specifier: String(specifier), version: '', directory });
+      specifier === hooks().packageName
+        ? Promise.resolve(hooks().resolveSelf() as object)
+        : importAgain({ kind: ImportKind.Module, specifier: String(specifier), version: '', directory });
     importersByDirectory.set(directory, importer);
     importers.set(importer, directory);
   }

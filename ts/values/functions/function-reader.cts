@@ -171,7 +171,7 @@ export class FunctionReader {
   }
 
   require(): unknown {
-    return this.reader.register(requireFor(`${this.reader.text()}/script.cjs`));
+    return this.reader.register(requireFor(this.reader.text()));
   }
 
   prototypeOf(): unknown {

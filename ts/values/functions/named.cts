@@ -1,6 +1,5 @@
 /** Values that are found again by a name: of the runtime, of installed packages, and of this package. */
 import { dirname } from 'node:path';
-import { types } from 'node:util';
 import { hooks } from '../hooks.cjs';
 import { Refusal } from '../refusal.cjs';
 import type { BuiltinPath } from './builtins.cjs';
@@ -8,7 +7,7 @@ import { builtinFunction, builtinObject, isNative } from './builtins.cjs';
 import type { Capture } from './capture.cjs';
 import { guard, importerDirectory } from './compile.cjs';
 import type { ImportedModule } from './packages.cjs';
-import { fileOf, ImportKind, importedFile, requiredExport } from './packages.cjs';
+import { fileOf, ImportKind, importedFile, requireDirectory, requiredExport } from './packages.cjs';
 
 /** Where a value is found. */
 export type Name =
@@ -71,18 +70,16 @@ export class NamedValues {
       return path && { how: 'builtin', path };
     }
     if (value === guard) return { how: 'builtin', path: [OWN_PREFIX, 'guard'] };
-    const directory = importerDirectory(value);
-    if (directory !== undefined) return { how: 'builtin', path: [OWN_PREFIX, 'import', directory] };
+    const importing = importerDirectory(value);
+    if (importing !== undefined) return { how: 'builtin', path: [OWN_PREFIX, 'import', importing] };
+    const requiring = requireDirectory(value);
+    if (requiring !== undefined) return { how: 'require', directory: requiring };
     // Asked before the debugger, which would list every property of a function that is a package.
     const required = this.findRequired(value);
     if (required !== undefined) return required;
     const script = this.capture.scriptOf(value);
     if (script === undefined) return undefined;
     if (script.url.startsWith('node:')) {
-      const paths = (value as NodeJS.Require).resolve?.paths?.('x');
-      if (paths !== undefined && (value as NodeJS.Require).cache === require.cache) {
-        return { how: 'require', directory: (paths?.[0] ?? '').replace(/\/node_modules$/, '') };
-      }
       const path = builtinFunction(value, script.url);
       return path && { how: 'builtin', path };
     }
@@ -119,13 +116,14 @@ export class NamedValues {
     return this.self;
   }
 
-  /** The package's ES module shows the same values as its CommonJS exports. */
+  /** The package's ES module, and what compilers of TypeScript wrap around its exports, show the same values. */
   private isOwnNamespace(value: object): boolean {
-    if (!types.isModuleNamespaceObject(value)) return false;
     const exports = hooks().resolveSelf() as Record<string, unknown>;
-    const names = Object.keys(value).filter((name) => name !== 'default' && name !== 'module.exports');
-    return (
-      names.length > 0 && names.every((name) => (value as unknown as Record<string, unknown>)[name] === exports[name])
-    );
+    const isExport = (name: string) => name !== 'default' && name !== '__esModule' && name !== 'module.exports';
+    const names = Object.keys(value).filter(isExport);
+    // Compared by name first: reading a property of the user's may run a getter.
+    if (names.length === 0 || names.length !== Object.keys(exports).filter(isExport).length) return false;
+    if (!names.every((name) => Object.hasOwn(exports, name))) return false;
+    return names.every((name) => (value as Record<string, unknown>)[name] === exports[name]);
   }
 }

@@ -4,6 +4,7 @@ import Module, { builtinModules, createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { types } from 'node:util';
+import { hooks } from '../hooks.cjs';
 import { Refusal } from '../refusal.cjs';
 
 /** How an import is done again. */
@@ -230,7 +231,20 @@ function locate(specifier: string, directory: string): string {
   return join(found, specifier.slice(name.length + 1));
 }
 
-/** `require` as the file had it; where the file does not exist, packages are looked for here. */
-export function requireFor(file: string): NodeJS.Require {
-  return createRequire(existsSync(dirname(file)) ? file : join(process.cwd(), 'script.cjs'));
+const requires = new WeakMap<CallableFunction, string>();
+
+/** The directory for which a `require` looks, if a value is one. */
+export function requireDirectory(value: CallableFunction): string | undefined {
+  const made = requires.get(value);
+  if (made !== undefined || (value as NodeJS.Require).cache !== require.cache) return made;
+  return (value as NodeJS.Require).resolve?.paths?.('x')?.[0]?.replace(/\/node_modules$/, '');
+}
+
+/** `require` as a file of a directory had it; where the directory does not exist, packages are looked for here. */
+export function requireFor(directory: string): NodeJS.Require {
+  const require = createRequire(join(existsSync(directory) ? directory : process.cwd(), 'script.cjs'));
+  const wrapped = (specifier: string): unknown =>
+    specifier === hooks().packageName ? hooks().resolveSelf() : require(specifier);
+  requires.set(wrapped, directory);
+  return Object.assign(wrapped, require);
 }
