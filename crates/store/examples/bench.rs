@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout)] // figures
 
 use std::error::Error;
+use std::fmt::Write;
 use std::hint::black_box;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -55,7 +56,8 @@ impl Figures {
             values.sort_by(f64::total_cmp);
             let (median, first, last) = (values[values.len() / 2], values[0], values[values.len() - 1]);
             println!("| {name} | {median:.3} | {first:.3} | {last:.3} | {unit} |");
-            json += &format!(",\"{}\":{median:.4}", name.replace([' ', ','], "_"));
+            write!(json, ",\"{}\":{median:.4}", name.replace([' ', ','], "_"))
+                .expect("strings take all that is written");
         }
         println!("{json}}}");
     }

@@ -64,7 +64,7 @@ pub use client::{
     AttachError, CreateError, Draft, ExposeError, Layout, Pin, PinError, PutError, SealError, StoreClient, WriteError,
 };
 pub use config::StoreConfig;
-pub use daemon::{CreateStoreError, JoinError, Reclaimed, StoreDaemon, StoreStats};
+pub use daemon::{CreateStoreError, JoinError, Rebuilt, Reclaimed, StoreDaemon, StoreStats};
 pub use layout::{LANES, LARGE, LONGEST_LEASE, MAX_PROBE, MAX_SEAT, PAGE, UNIT};
 pub use link::{DaemonLink, LeaseError, LeaseGrant, LeaseRequest, LocalLink};
 pub use seat::{SEAT_FDS, Seat, SeatFdsError, SeatParams};

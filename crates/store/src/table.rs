@@ -81,7 +81,7 @@ impl Table {
         for index in 0..self.active() as u32 {
             let (from, to) = (Slot { map: &self.map, index }, Slot { map: &other.map, index });
             (0..8).for_each(|number| {
-                to.word(number).0.store(from.word(number).load(Ordering::Acquire), Ordering::Relaxed)
+                to.word(number).0.store(from.word(number).load(Ordering::Acquire), Ordering::Relaxed);
             });
         }
     }
@@ -149,12 +149,13 @@ impl<'a> Region<'a> {
     /// The slots at which an object may lie, in order of preference.
     fn probe(&self, hash: u64, count: u64) -> impl Iterator<Item = Slot<'a>> + use<'a> {
         let Region { map, start, size } = *self;
-        (0..count.min(size)).map(move |step| Slot { map, index: (start + (hash + step & size - 1)) as u32 })
+        let home = hash & (size - 1);
+        (0..count.min(size)).map(move |step| Slot { map, index: (start + ((home + step) & (size - 1))) as u32 })
     }
 
     /// How far from its home any object of this home lies.
     fn reach(&self, hash: u64) -> Shared<'a> {
-        Slot { map: self.map, index: (self.start + (hash & self.size - 1)) as u32 }.word(7)
+        Slot { map: self.map, index: (self.start + (hash & (self.size - 1))) as u32 }.word(7)
     }
 }
 

@@ -10,7 +10,7 @@ pub(crate) struct Shared<'a>(pub(crate) &'a AtomicU64);
 
 impl Shared<'_> {
     /// Raises the word to at least this value.
-    pub(crate) fn raise(&self, value: u64) {
+    pub(crate) fn raise(self, value: u64) {
         step();
         self.0.fetch_max(value, Ordering::Release);
         step();

@@ -148,7 +148,7 @@ fn a_day_of_mixed_sizes_leaves_half_of_the_free_bytes_in_one_piece() {
     let mut day = Day::new(seed);
     day.work(operations);
     // In the evening what doesn't live for the day goes.
-    for _ in 0..5_000 / STEP + 1 {
+    for _ in 0..=5_000 / STEP {
         day.clients[0].free(&day.alive.next());
     }
     day.daemon.lock().unwrap().recall();

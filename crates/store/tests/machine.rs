@@ -128,7 +128,7 @@ impl Machine {
         let seed = u64::from(self.next);
         match self.clients[client].create(id, layout) {
             Ok(mut draft) => {
-                let bytes: Vec<u8> = (0..length).map(|n| (n * seed >> 2) as u8).collect();
+                let bytes: Vec<u8> = (0..length).map(|n| ((n * seed) >> 2) as u8).collect();
                 draft.bytes_mut().copy_from_slice(&bytes);
                 let object = Object { id, locator: *draft.locator(), bytes, whole_pages, owner, freed: false };
                 self.drafts.push((self.clients[client].params().client, draft, object));

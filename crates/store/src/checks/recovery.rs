@@ -2,8 +2,9 @@
 //!
 //! A hook before and after each change of a shared word, and around each message, copies the table, all clients' pages
 //! and the daemon's private state, ends the client in the copy, and judges the result. One run of an operation checks
-//! all its steps, so the work is linear in their number. Three futures are judged at each step: the client dies; the
-//! daemon takes all tails of leases back and the client dies; the daemon takes all objects out and the client dies.
+//! all its steps, so the work is linear in their number. Four futures are judged at each step: the client dies; the
+//! daemon takes all tails of leases back and the client dies; the daemon takes all objects out and the client dies; the
+//! daemon rebuilds its allocator from the table, which must change nothing, and the client dies.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ enum Future {
     Death,
     RecallThenDeath,
     FreeAllThenDeath,
+    RebuildThenDeath,
 }
 
 /// An object's contents, and whether it must be there.
@@ -59,7 +61,7 @@ impl Checker {
     fn check(&self) {
         let Ok(daemon) = self.daemon.try_lock() else { return };
         self.steps.set(self.steps.get() + 1);
-        for future in [Future::Death, Future::RecallThenDeath, Future::FreeAllThenDeath] {
+        for future in [Future::Death, Future::RecallThenDeath, Future::FreeAllThenDeath, Future::RebuildThenDeath] {
             let mut copy = daemon.replica();
             let faults = self.judge(&mut copy, future);
             let at = |fault| format!("step {}, {future:?}: {fault}; slots {:?}", self.steps.get(), copy.describe());
@@ -72,6 +74,12 @@ impl Checker {
             Future::Death => {}
             Future::RecallThenDeath => drop(copy.recall()),
             Future::FreeAllThenDeath => free_all(copy),
+            Future::RebuildThenDeath => {
+                let rebuilt = copy.rebuild().unwrap();
+                if rebuilt.free_before != rebuilt.free_after || rebuilt.refused > 0 {
+                    return vec![format!("the table and the allocator disagree: {rebuilt:?}")];
+                }
+            }
         }
         copy.forget(self.victim, self.forget);
         copy.client_gone(self.victim);

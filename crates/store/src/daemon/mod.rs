@@ -3,6 +3,7 @@
 mod lease;
 mod memory;
 mod ranges;
+mod rebuild;
 mod reclaim;
 #[cfg(test)]
 pub(crate) mod replica;
@@ -24,6 +25,7 @@ use crate::pages::Pages;
 use crate::seat::{Seat, SeatParams};
 use crate::table::Table;
 
+pub use self::rebuild::Rebuilt;
 pub use self::reclaim::Reclaimed;
 pub use self::stats::StoreStats;
 

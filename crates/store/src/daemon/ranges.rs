@@ -110,10 +110,15 @@ fn class(length: u64) -> usize {
 impl FreeRanges {
     /// All of a segment, unreserved.
     pub(crate) fn new(capacity: u64) -> Self {
-        let runs = Runs { map: BTreeMap::new(), classes: vec![BTreeSet::new(); CLASSES] };
-        let mut all = Self { capacity, runs, ranges: BTreeMap::new(), index: BTreeMap::new(), bytes: 0, cold: 0 };
+        let mut all = Self::none(capacity);
         all.insert(0, capacity, Warmth::Cold);
         all
+    }
+
+    /// Nothing of a segment.
+    pub(crate) fn none(capacity: u64) -> Self {
+        let runs = Runs { map: BTreeMap::new(), classes: vec![BTreeSet::new(); CLASSES] };
+        Self { capacity, runs, ranges: BTreeMap::new(), index: BTreeMap::new(), bytes: 0, cold: 0 }
     }
 
     pub(crate) fn bytes(&self) -> u64 {
@@ -216,8 +221,8 @@ impl FreeRanges {
         let classes = self.index.get(&Warmth::Warm(wish.seat))?;
         let most = wish.least + wish.least / 4 + PAGE;
         (class(wish.least)..=class(most)).find_map(|class| {
-            let fitting = classes[class].iter().rev().filter(|start| self.ranges[start].0 <= most).take(LOOKS);
-            fitting.filter_map(|start| self.place(*start, self.ranges[start].0, wish.least, wish)).next()
+            let mut fitting = classes[class].iter().rev().filter(|start| self.ranges[start].0 <= most).take(LOOKS);
+            fitting.find_map(|start| self.place(*start, self.ranges[start].0, wish.least, wish))
         })
     }
 

@@ -228,7 +228,7 @@ impl StoreDaemon {
 }
 
 /// Whether the lane's cursor went past the place that the record says, so that the client did get it.
-fn moved(client: &Client, lane: u32, record: &Record) -> bool {
+pub(super) fn moved(client: &Client, lane: u32, record: &Record) -> bool {
     let Some((granted, lease)) = client.lease(lane) else { return false };
     let Some(from) = record.offset.checked_sub(granted.start) else { return false };
     let Some(footprint) = layout::footprint(record.length, false) else { return false };
