@@ -9,10 +9,10 @@ use super::{Inner, StoreClient};
 const STEP: usize = 2 << 20;
 
 impl StoreClient {
-    /// From now on a thread prepares leases in the background: where a core is free, the first use of memory for small
-    /// objects then costs less, and the daemon isn't waited for. The thread ends with the client.
+    /// From now on a thread prepares leases in the background, so that the first use of memory for small objects neither
+    /// waits for the daemon nor faults. The thread ends with the client. Further calls do nothing.
     ///
-    /// Worth it for processes that put much. Further calls do nothing.
+    /// It can only gain where a core is free: measure before you turn it on.
     pub fn prefault_in_background(&self) -> std::io::Result<()> {
         let (nudge, nudges) = sync_channel(1);
         if self.inner.lanes.nudge.set(nudge).is_ok() {
