@@ -103,6 +103,18 @@ export function kindOf(value: object): Kind {
   return Kind.Plain;
 }
 
+/** Whether an object has inner slots although others with its prototype have none. */
+export function isExotic(value: object): boolean {
+  return (
+    Array.isArray(value) ||
+    ArrayBuffer.isView(value) ||
+    types.isNativeError(value) ||
+    types.isMap(value) ||
+    types.isSet(value) ||
+    types.isPromise(value)
+  );
+}
+
 const hrefOf = getterOf(URL.prototype, 'href');
 const codeOf = getterOf(DOMException.prototype, 'code');
 const sizeOf = getterOf(URLSearchParams.prototype, 'size');

@@ -23,7 +23,7 @@ import {
   VIEW_NAMES,
 } from './format.cjs';
 import { hooks } from './hooks.cjs';
-import { isOfKind, Kind, kindOf, localOnly, standardKind } from './kinds.cjs';
+import { isExotic, isOfKind, Kind, kindOf, localOnly, standardKind } from './kinds.cjs';
 import { Step } from './path.cjs';
 import { Refusal } from './refusal.cjs';
 import { DESERIALIZE, hasSerializers, registeredType, SERIALIZE } from './serializers.cjs';
@@ -37,6 +37,10 @@ export function writeObject(out: Writer, value: object): void {
     const isBuiltin = kind !== undefined && kind !== Kind.Plain && !hasSerializers() && isOfKind(value, kind);
     if (isBuiltin && isStandard(value, kind, prototype as object)) {
       writeDecorated(out, value, kind, writeKind);
+      return;
+    }
+    if (prototype !== null && out.plainPrototypes.has(prototype) && !isExotic(value)) {
+      writeDecorated(out, value, Kind.Plain, writeInstance);
       return;
     }
   }
@@ -64,6 +68,9 @@ function writeAny(out: Writer, value: object): void {
     if (mayBeNamed(out, value, prototype) && out.functions.writeNamed(value)) return;
     const local = localOnly(value);
     if (local !== undefined) throw new Refusal(local.reason, local.hint);
+    if (prototype !== null && prototype !== Object.prototype && out.functions.isUserPrototype(prototype)) {
+      out.plainPrototypes.add(prototype);
+    }
   }
   const isPlainKind = prototype !== null && isStandard(value, kind, prototype);
   writeDecorated(out, value, kind, isPlainKind ? writeKind : writeInstance);

@@ -27,6 +27,8 @@ export class Writer extends ByteWriter {
   holder: object | undefined;
   /** Whether a call is using this writer. */
   busy = false;
+  /** Prototypes whose instances were found to be plain objects of the program's classes. */
+  readonly plainPrototypes = new Set<object>();
   /** Identities whose objects the reader cannot have made yet. */
   readonly incomplete = new Set<number>();
   private readonly ids = new Map<object | symbol, number>();
@@ -69,6 +71,7 @@ export class Writer extends ByteWriter {
     this.buffers.clear();
     this.ids.clear();
     this.incomplete.clear();
+    this.plainPrototypes.clear();
     this.refs.length = 0;
     this.seals.length = 0;
     this.stack.length = 0;

@@ -26,6 +26,7 @@ const OWN_DIRECTORY = `${dirname(dirname(__dirname))}/`;
 export class NamedValues {
   private readonly capture: Capture;
   private self: Map<unknown, string> | undefined;
+  private ownCount: number | undefined;
 
   constructor(capture: Capture) {
     this.capture = capture;
@@ -122,7 +123,8 @@ export class NamedValues {
     const isExport = (name: string) => name !== 'default' && name !== '__esModule' && name !== 'module.exports';
     const names = Object.keys(value).filter(isExport);
     // Compared by name first: reading a property of the user's may run a getter.
-    if (names.length === 0 || names.length !== Object.keys(exports).filter(isExport).length) return false;
+    this.ownCount ??= Object.keys(exports).filter(isExport).length;
+    if (names.length === 0 || names.length !== this.ownCount) return false;
     if (!names.every((name) => Object.hasOwn(exports, name))) return false;
     return names.every((name) => (value as Record<string, unknown>)[name] === exports[name]);
   }

@@ -39,7 +39,7 @@ export function packageName(specifier: string): string {
 }
 
 /** Whether a specifier names a module of Node. */
-export function isBuiltinSpecifier(specifier: string): boolean {
+function isBuiltinSpecifier(specifier: string): boolean {
   return specifier.startsWith('node:') || builtinModules.includes(specifier);
 }
 
@@ -62,7 +62,7 @@ export function fileOf(url: string): string | undefined {
 const versions = new Map<string, string | undefined>();
 
 /** The version of a package that a directory sees; undefined when none is installed there under this name. */
-export function installedVersion(name: string, directory: string): string | undefined {
+function installedVersion(name: string, directory: string): string | undefined {
   const key = `${directory}\0${name}`;
   if (!versions.has(key)) versions.set(key, readVersion(packageDirectory(name, directory)));
   return versions.get(key);
@@ -99,7 +99,7 @@ export function importedModule(specifier: string, name: string, directory: strin
 }
 
 /** A file below node_modules as package and path in it. */
-export function packageFile(file: string): { name: string; path: string; directory: string } | undefined {
+function packageFile(file: string): { name: string; path: string; directory: string } | undefined {
   const marker = '/node_modules/';
   const at = file.lastIndexOf(marker);
   if (at < 0) return undefined;
@@ -153,7 +153,7 @@ export function requiredExport(file: string, value: unknown): string | undefined
 const importers = new Map<string, (specifier: string) => Promise<object>>();
 
 /** `import()` as a file in `directory` would do it: with the conditions and hooks of the main loader. */
-export function importFrom(directory: string, specifier: string): Promise<object> {
+function importFrom(directory: string, specifier: string): Promise<object> {
   let importer = importers.get(directory);
   if (importer === undefined) {
     // A module that Node compiles gets the main loader; one compiled by vm would not on every supported Node.
