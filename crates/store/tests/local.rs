@@ -8,7 +8,7 @@ use heliostat_shm::map::ReadMap;
 use heliostat_shm::memfd::Memfd;
 use heliostat_shm::process::Identity;
 use heliostat_store::{
-    CreateError, Layout, LeaseError, LocalLink, PinError, StoreClient, StoreConfig, StoreDaemon, StoreStats,
+    CreateError, Layout, LeaseError, LocalLink, PinError, PutError, StoreClient, StoreConfig, StoreDaemon, StoreStats,
 };
 
 const MIB: u64 = 1 << 20;
@@ -226,6 +226,38 @@ fn memory_that_the_system_lacks_counts_as_full() {
         let error = store.client().create(id(1), Layout::new(length)).unwrap_err();
         assert!(matches!(&error, CreateError::Lease(LeaseError::NoMemory { .. })), "{error}");
     }
+    store.assert_empty();
+}
+
+#[test]
+fn the_table_and_the_holds_do_not_grow_into_memory_that_the_system_lacks() {
+    let mut config = StoreConfig::new(16 * MIB);
+    config.memory_reserve = u64::MAX / 2;
+    let store = Store::with(config);
+    let client = store.client();
+    let error = client.put(id(0), &[1; 100_000]).unwrap_err();
+    assert!(matches!(&error, PutError::Create(CreateError::Lease(LeaseError::NoMemory { .. }))), "{error}");
+    // Objects without bytes ask for no memory but that of their slots.
+    let mut all = Vec::new();
+    let error = loop {
+        match client.create(id(all.len() as u32), Layout::new(0)) {
+            Ok(draft) => all.push(draft.seal().unwrap()),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(&error, CreateError::Lease(LeaseError::NoMemory { .. })), "{error}");
+    assert!(all.len() > 12_000, "{}: the slots that there are were used", all.len());
+    let mut pins = Vec::new();
+    let error = loop {
+        match client.pin(&all[pins.len()]) {
+            Ok(pin) => pins.push(pin),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(&error, PinError::Memory(LeaseError::NoMemory { .. })), "{error}");
+    assert!(pins.len() > 7_000, "{}", pins.len());
+    drop(pins);
+    client.free(&all);
     store.assert_empty();
 }
 
