@@ -235,7 +235,7 @@ fn the_table_and_the_holds_do_not_grow_into_memory_that_the_system_lacks() {
     config.memory_reserve = u64::MAX / 2;
     let store = Store::with(config);
     let client = store.client();
-    let error = client.put(id(0), &[1; 100_000]).unwrap_err();
+    let error = client.put(id(0), &vec![1; 100_000]).unwrap_err();
     assert!(matches!(&error, PutError::Create(CreateError::Lease(LeaseError::NoMemory { .. }))), "{error}");
     // Objects without bytes ask for no memory but that of their slots.
     let mut all = Vec::new();
