@@ -7,10 +7,14 @@
 import { leave, start } from './runtime.cjs';
 import type { Context, InitOptions } from './types.cjs';
 import './transfer.cjs';
+import { warmUp } from './values/index.cjs';
 
 /** Starts the runtime, or joins a running one. */
 export async function init(options?: InitOptions): Promise<Context> {
-  return start(options);
+  const context = start(options);
+  // What sending the first function costs once, while the program does something else.
+  setImmediate(warmUp).unref();
+  return context;
 }
 
 /** Leaves the cluster; an embedded one ends with its workers and files. */
