@@ -1,13 +1,13 @@
 //! One process's side of the cluster: the state machine behind a lock, with its connections and its store.
 
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use heliostat_proto::blob::BlobView;
-use heliostat_proto::message::{NodeState, ToDaemon, Welcome};
+use heliostat_proto::message::{NodeState, Role, ToDaemon, Welcome};
 use heliostat_proto::{Blob, Failure, Locator, ObjectId, RefEntry, Value};
 use heliostat_runtime::{Action, Core, Handle, Identity, Submission, Values, WaitId};
 use heliostat_store::{DaemonLink, Pin, PinError, StoreClient};
@@ -27,7 +27,7 @@ const MAX_SMALL: usize = 64 * 1024;
 /// How a process joins.
 pub struct ClientOptions {
     /// What it is.
-    pub role: heliostat_proto::message::Role,
+    pub role: Role,
     /// Called on a thread of the client when the daemon's connection ends, unless [`Client::leave`] was called: the
     /// node is gone. Workers end their process here.
     pub on_node_gone: Box<dyn Fn() + Send + Sync>,
@@ -62,6 +62,10 @@ pub(crate) struct Shared {
     pub(crate) left: AtomicBool,
     pub(crate) gone: AtomicBool,
     pub(crate) on_node_gone: Box<dyn Fn() + Send + Sync>,
+    /// Threads that block until objects are there.
+    pub(crate) blocked: AtomicUsize,
+    /// Whether tasks run here, whose CPU can be lent while they wait.
+    pub(crate) lends: bool,
     started: Instant,
 }
 
@@ -100,6 +104,8 @@ impl Client {
             left: AtomicBool::new(false),
             gone: AtomicBool::new(false),
             on_node_gone: options.on_node_gone,
+            blocked: AtomicUsize::new(0),
+            lends: options.role != Role::Driver,
             started: Instant::now(),
         });
         let thread = {
@@ -163,8 +169,7 @@ impl Client {
             self.shared.ports.expect(wait, port);
             Some(wait)
         })?;
-        // The thread that reads tells the daemon when this takes long.
-        self.shared.daemon.wake();
+        self.shared.look_at_waits();
         Some(wait)
     }
 
@@ -172,6 +177,7 @@ impl Client {
     pub fn end_wait(&self, wait: WaitId) {
         self.shared.ports.forget(wait);
         self.with_core(|core| core.end_wait(wait));
+        self.shared.look_at_waits();
     }
 
     /// Blocks the calling thread. Returns whether it is over, else the time ran out.
@@ -179,7 +185,8 @@ impl Client {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let wait = self.with_core(|core| core.wait(handles, handles.len(), true, &*self.shared));
         let Some(wait) = wait else { return true };
-        self.shared.daemon.send(&ToDaemon::Waiting(true));
+        self.shared.blocked.fetch_add(1, Ordering::AcqRel);
+        self.shared.look_at_waits();
         let mut core = self.shared.lock_core();
         let over = loop {
             if core.is_over(wait) || self.is_gone() {
@@ -198,7 +205,8 @@ impl Client {
         core.end_wait(wait);
         self.shared.perform(&mut core);
         drop(core);
-        self.shared.daemon.send(&ToDaemon::Waiting(false));
+        self.shared.blocked.fetch_sub(1, Ordering::AcqRel);
+        self.shared.look_at_waits();
         over
     }
 
@@ -279,6 +287,13 @@ impl Drop for Client {
 }
 
 impl Shared {
+    /// Has the thread that reads look whether the task here waits now, in a process where that matters.
+    pub(crate) fn look_at_waits(&self) {
+        if self.lends {
+            self.daemon.wake();
+        }
+    }
+
     pub(crate) fn now(&self) -> u64 {
         self.started.elapsed().as_millis() as u64
     }

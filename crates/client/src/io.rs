@@ -103,11 +103,13 @@ impl Reader<'_> {
 
     /// Tells the daemon when the task in this process waits, and when it goes on.
     fn lend(&mut self, now: u64) -> Option<u64> {
-        let waiting = self.shared.ports.waiting() > 0;
+        let blocked = self.shared.blocked.load(Ordering::Acquire);
+        let waiting = self.shared.lends && (blocked > 0 || self.shared.ports.waiting() > 0);
         if !waiting {
             self.waiting_since = None;
             if std::mem::replace(&mut self.lent, false) {
                 self.shared.daemon.send(&ToDaemon::Waiting(false));
+                self.shared.with_core(|core| core.pause(false));
             }
             return None;
         }
@@ -118,6 +120,7 @@ impl Reader<'_> {
         if now > since + LEND_AFTER_MS {
             self.lent = true;
             self.shared.daemon.send(&ToDaemon::Waiting(true));
+            self.shared.with_core(|core| core.pause(true));
             return None;
         }
         Some(since + LEND_AFTER_MS + 1)

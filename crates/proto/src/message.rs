@@ -358,6 +358,14 @@ pub enum ToPeer {
         /// The objects.
         objects: Vec<ObjectId>,
     },
+    /// The task that runs in the sender waits for objects, or goes on. While it waits nothing else begins there: what had
+    /// been sent ahead comes back, to run elsewhere.
+    Paused {
+        /// Whether it waits.
+        waiting: bool,
+        /// Tasks and their runs that had not begun.
+        returned: Vec<(TaskId, u32)>,
+    },
     /// Asks the owner for an object's value, as soon as there is one.
     Fetch {
         /// The object.

@@ -393,6 +393,7 @@ impl Core {
                 self.on_done(peer, Done { task, attempt, values, nanos }, now, look);
             }
             ToPeer::Taken { task, attempt } => self.on_taken(peer, task, attempt),
+            ToPeer::Paused { waiting, returned } => self.on_paused(peer, waiting, &returned, now),
             ToPeer::Borrow { objects } => {
                 for id in &objects {
                     self.objects.lend(id, peer);

@@ -18,6 +18,8 @@ pub(crate) struct Executions {
     functions: HashMap<FunctionHash, Blob>,
     /// References inside results that their new holder has not registered yet.
     results: HashMap<(WorkerId, TaskId, u32), Vec<Handle>>,
+    /// The running task waits for objects.
+    paused: bool,
 }
 
 /// A task that runs here.
@@ -45,6 +47,11 @@ impl Executions {
 
 impl Core {
     pub(crate) fn on_run(&mut self, caller: WorkerId, spec: TaskSpec, look: Look<'_>) {
+        if self.executions.paused {
+            // It may be what the waiting task needs.
+            let returned = vec![(spec.task, spec.attempt)];
+            return self.send(caller, ToPeer::Paused { waiting: true, returned });
+        }
         let blobs = std::iter::once(&spec.args).chain(spec.by_ref.iter().map(|(_, blob)| blob));
         let entries: Vec<_> = blobs.flat_map(|blob| look.refs_of(blob)).collect();
         let holds = entries.iter().map(|entry| self.acquire(entry, Count::Held)).collect();
@@ -56,6 +63,30 @@ impl Core {
     /// Takes the next task to run, in the order of arrival.
     pub fn next_execution(&mut self) -> Option<ExecutionId> {
         self.executions.queue.pop_front()
+    }
+
+    /// The running task begins or ends to wait for objects. What had not begun goes back to its callers: it may be what
+    /// the task waits for, and nothing would ever begin it here.
+    pub fn pause(&mut self, waiting: bool) {
+        if std::mem::replace(&mut self.executions.paused, waiting) == waiting {
+            return;
+        }
+        let mut callers: HashMap<WorkerId, Vec<(TaskId, u32)>> =
+            self.executions.table.iter().filter_map(|(_, e)| Some((e.caller?, Vec::new()))).collect();
+        if waiting {
+            for id in std::mem::take(&mut self.executions.queue) {
+                let Some(execution) = self.executions.table.remove(id) else { continue };
+                if let Some(caller) = execution.caller {
+                    callers.entry(caller).or_default().push((execution.spec.task, execution.spec.attempt));
+                }
+                for handle in execution.holds {
+                    self.drop_count(handle, Count::Held);
+                }
+            }
+        }
+        for (peer, returned) in callers {
+            self.send(peer, ToPeer::Paused { waiting, returned });
+        }
     }
 
     /// A task that runs here.

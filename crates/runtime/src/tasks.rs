@@ -98,6 +98,8 @@ struct Lease {
     shape: usize,
     in_flight: VecDeque<u32>,
     recalled: bool,
+    /// The task that runs there waits for objects: nothing else begins there.
+    paused: bool,
     idle_since: u64,
 }
 
@@ -250,7 +252,7 @@ impl Core {
         while !self.tasks.shapes[shape_index].queue.is_empty() {
             // The worker with the least ahead of it, so that short queues spread over all of them.
             let in_flight = |lease: &u64| match self.tasks.leases.get(lease) {
-                Some(entry) if !entry.recalled && entry.in_flight.len() < depth => Some(entry.in_flight.len()),
+                Some(entry) if !entry.recalled && !entry.paused && entry.in_flight.len() < depth => Some(entry.in_flight.len()),
                 _ => None,
             };
             let least = leases.iter().filter_map(|lease| Some((in_flight(lease)?, *lease))).min();
@@ -313,7 +315,7 @@ impl Core {
         };
         self.tasks.shapes[shape].requests.retain(|other| *other != request);
         self.tasks.shapes[shape].leases.push(lease);
-        let entry = Lease { worker, shape, in_flight: VecDeque::new(), recalled: false, idle_since: now };
+        let entry = Lease { worker, shape, in_flight: VecDeque::new(), recalled: false, paused: false, idle_since: now };
         self.tasks.leases.insert(lease, entry);
         self.pump(shape, now);
     }
@@ -336,6 +338,28 @@ impl Core {
                 self.return_lease(lease);
             }
         }
+    }
+
+    /// A worker's task waits or goes on; what had been sent ahead of need is to run elsewhere.
+    pub(crate) fn on_paused(&mut self, worker: WorkerId, waiting: bool, returned: &[(TaskId, u32)], now: u64) {
+        let Some(entry) = self.tasks.leases.values_mut().find(|lease| lease.worker == worker) else { return };
+        // A task that ended is not paused any more, whatever crossed its end.
+        entry.paused = waiting && !entry.in_flight.is_empty();
+        let shape = entry.shape;
+        for (task, attempt) in returned.iter().rev() {
+            let is_it = |id: &u32| {
+                self.tasks.table.get(*id).is_some_and(|t| t.spec.task == *task && t.spec.attempt == *attempt)
+            };
+            if let Some(at) = entry.in_flight.iter().position(is_it)
+                && let Some(id) = entry.in_flight.remove(at)
+            {
+                self.tasks.shapes[shape].queue.push_front(id);
+            }
+        }
+        if entry.in_flight.is_empty() {
+            entry.paused = false;
+        }
+        self.pump(shape, now);
     }
 
     fn return_lease(&mut self, lease: u64) {
@@ -364,6 +388,7 @@ impl Core {
         let Some(entry) = self.tasks.leases.get_mut(&lease) else { return };
         let Some(id) = entry.in_flight.remove(at) else { return };
         entry.idle_since = now;
+        entry.paused &= !entry.in_flight.is_empty();
         let (shape, idle) = (entry.shape, entry.in_flight.is_empty());
         let recalled = entry.recalled;
         let average = &mut self.tasks.shapes[shape].nanos;

@@ -317,6 +317,43 @@ fn a_crash_retries_the_running_task_only_and_the_last_one_fails_it() {
 }
 
 #[test]
+fn what_waits_behind_a_waiting_task_runs_elsewhere() {
+    let mut c = Cluster::new(3);
+    // One finished quickly, so that several are sent ahead.
+    let first = c.submit(0, &[], &[]);
+    c.grant(1);
+    c.quiet();
+    let execution = c.cores[1].next_execution().expect("arrived");
+    c.finish(1, execution, &[]);
+    c.quiet();
+    let waiter = c.submit(0, &[], &[]);
+    let behind = c.submit(0, &[], &[]);
+    c.quiet();
+    let running = c.cores[1].next_execution().expect("the waiter");
+    c.cores[1].pause(true);
+    c.perform(1);
+    assert!(c.cores[1].next_execution().is_none(), "nothing else begins here");
+    c.quiet();
+    let later = c.submit(0, &[], &[]);
+    c.quiet();
+    assert_eq!(c.cores[1].counts().executions, 1, "nor is anything more sent here");
+    while c.grant(2).is_none() {}
+    c.quiet();
+    let there = c.cores[2].next_execution().expect("sent to another worker");
+    c.finish(2, there, &[]);
+    c.quiet();
+    let next = c.cores[2].next_execution().expect("and the one after it");
+    c.finish(2, next, &[]);
+    c.quiet();
+    assert!(c.cores[0].value(behind).is_some() && c.cores[0].value(later).is_some());
+    c.cores[1].pause(false);
+    c.perform(1);
+    c.finish(1, running, &[]);
+    c.quiet();
+    assert!(c.cores[0].value(waiter).is_some() && c.cores[0].value(first).is_some());
+}
+
+#[test]
 fn what_a_worker_sealed_before_its_end_is_freed() {
     let mut c = Cluster::new(2);
     let result = c.submit(0, &[], &[]);
