@@ -50,6 +50,10 @@ export declare function markOutput(marker: string, name: string): void
 export declare function takeWrites(): string[] | undefined
 export declare function setTransfer(transfer: (this: ArrayBuffer) => ArrayBuffer): void
 export declare function sweepViews(): number
+export declare function trackRef(handle: number, ref: object): void
+export declare function untrackRef(handle: number): void
+/** Handles of tracked references that were collected; they are untracked. */
+export declare function sweepRefs(): number[]
 /** Zeroed memory of the store to fill in place. */
 export declare function allocate(length: number): [draft: number, buffer: ArrayBuffer]
 export declare function detachDraft(buffer: ArrayBuffer): void
@@ -65,14 +69,14 @@ export declare function detachView(buffer: ArrayBuffer): boolean
  */
 export declare const __napiBindingTarget: 'native' | 'wasm32-wasi' | 'wasm32-wasip1'
 
+/** The membership of this process, if a thread of it has one. */
+export declare function currentSession(): Session | null
+
 /**
  * Ends the membership of a process that exits, without waiting for others: kills the workers of an embedded node and
  * removes its files.
  */
 export declare function exitNode(): void
-
-/** Whether this process is a member of a node. */
-export declare function isMember(): boolean
 
 /** Joins the node behind a Unix socket: as a driver, or with the token of a worker, whose process ends with its node. */
 export declare function joinNode(path: string, workerToken?: string | undefined | null): Session

@@ -4,6 +4,8 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { inspect } from 'node:util';
+import { Worker } from 'node:worker_threads';
 import test from 'ava';
 import {
   AlreadyInitializedError,
@@ -88,6 +90,54 @@ test.serial('options out of range or of a wrong type are refused', async (t) => 
   });
   await t.throwsAsync(init({ nonsense: 1 } as never), { instanceOf: TypeError, message: /nonsense/ });
   t.false(isInitialized());
+});
+
+test.serial('init during a shutdown waits for its end, and logging an ended reference does not throw', async (t) => {
+  await init({ numCpus: 1 });
+  const ref = put(1);
+  const named = put(2);
+  const { id } = named;
+  const ending = shutdown();
+  await init({ numCpus: 1 });
+  await ending;
+  t.is(await get(put(3)), 3);
+  t.regex(inspect(ref), /ObjectRef\(/);
+  t.is(String(named), `ObjectRef(${id})`);
+  await shutdown();
+});
+
+test.serial('shutdown inside a task ends nothing but what the task held', async (t) => {
+  await init({ numCpus: 1 });
+  const result = await remote(async () => {
+    await shutdown();
+    return isInitialized();
+  })
+    .remote()
+    .get();
+  t.true(result);
+  t.is(
+    await remote(() => 5)
+      .remote()
+      .get(),
+    5,
+  );
+  await shutdown();
+});
+
+test.serial('threads of a process share its membership', async (t) => {
+  const context = await init({ numCpus: 1 });
+  const worker = new Worker(join(FIXTURES, 'thread.mjs'));
+  const [answer] = await once(worker, 'message');
+  t.deepEqual(answer, { nodeId: context.nodeId, value: 4, large: 200_000 });
+  await once(worker, 'exit');
+  t.is(
+    await remote((x: number) => x + 1)
+      .remote(1)
+      .get(),
+    2,
+    'the end of the thread ended nothing here',
+  );
+  await shutdown();
 });
 
 test.serial('a pending get ends when the session does', async (t) => {

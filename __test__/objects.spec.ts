@@ -14,6 +14,7 @@ import {
   put,
   RefDisposedError,
   remote,
+  SerializationError,
   wait,
 } from 'heliostat';
 import { storeIsEmpty, withCluster } from './support/cluster.js';
@@ -71,6 +72,26 @@ test('an aborted get rejects with the reason', async (t) => {
   controller.abort(reason);
   t.is(await t.throwsAsync(pending), reason);
   t.is(await t.throwsAsync(get(slow, { signal: AbortSignal.abort(reason) })), reason);
+});
+
+test('an abort before the call counts, whether or not the value is there', async (t) => {
+  const reason = new Error('before');
+  t.is(await t.throwsAsync(get(put(1), { signal: AbortSignal.abort(reason) })), reason);
+  t.is(await t.throwsAsync(wait([put(1)], { signal: AbortSignal.abort(reason) })), reason);
+});
+
+test('wait sees what became ready although its handle was disposed meanwhile', async (t) => {
+  const slow = sleepFor.remote(150);
+  const waiting = wait([slow]);
+  slow[Symbol.dispose]();
+  t.is((await waiting).ready.length, 1);
+});
+
+test('a value that a promise would take for a promise is refused', (t) => {
+  // biome-ignore lint/suspicious/noThenProperty: what the test is about
+  t.throws(() => void put({ then() {} }), { instanceOf: SerializationError, message: /then/ });
+  // biome-ignore lint/suspicious/noThenProperty: what the test is about
+  t.notThrows(() => void put([{ then() {} }]));
 });
 
 test('wait splits references into ready and pending, in their order', async (t) => {

@@ -3,6 +3,7 @@ import test from 'ava';
 import {
   get,
   getRuntimeContext,
+  getSync,
   isHeliostatError,
   type ObjectRef,
   OwnerDiedError,
@@ -177,6 +178,93 @@ test('a task knows where it runs', async (t) => {
   t.is(there.attempt, 0);
   t.regex(there.taskId ?? '', /^[0-9a-f]{48}$/);
   t.is(here.taskId, null);
+});
+
+test('a remote function that is captured, passed or stored runs from inside a task', async (t) => {
+  const twice = remote((x: number) => x * 2);
+  t.is(
+    await remote((x: number) => get(twice.remote(x)))
+      .remote(4)
+      .get(),
+    8,
+  );
+  t.is(
+    await remote((f: typeof twice, x: number) => get(f.remote(x)))
+      .remote(twice as never, 5)
+      .get(),
+    10,
+  );
+  t.is(await (await get(put({ twice }))).twice.remote(6).get(), 12);
+});
+
+test('a thrown value with a method `then` is a cause like others', async (t) => {
+  const odd = remote(() => {
+    // biome-ignore lint/suspicious/noThenProperty: what the test is about
+    throw { then() {}, mark: 1 };
+  });
+  const error = await t.throwsAsync(odd.remote().get(), { instanceOf: TaskError });
+  t.is((error.cause as { mark: number }).mark, 1);
+});
+
+test('options merge, and an undefined one counts as omitted', async (t) => {
+  const name = () => getRuntimeContext().taskName;
+  const named = remote(name, { name: 'first' }).options({ maxRetries: 0 });
+  t.is(await named.options({ name: undefined }).remote().get(), 'first');
+  t.is(await named.options({ name: 'second' }).remote().get(), 'second');
+});
+
+test.serial('a worker outlives tasks that waited, with what they put', async (t) => {
+  const dependency = put(1);
+  const waiting = remote(async (box: { dependency: ObjectRef<number> }) => {
+    await get(box.dependency);
+    return { pid: process.pid, kept: put({ text: 'kept' }) };
+  });
+  const { pid, kept } = await waiting.remote({ dependency }).get();
+  for (let turn = 0; turn < 5; turn += 1) {
+    await sleep(20);
+    t.true((await workerPids()).includes(pid));
+  }
+  t.deepEqual(await get(kept), { text: 'kept' });
+});
+
+test.serial('a task that was sent behind one which waits for it runs elsewhere', async (t) => {
+  const quick = remote((x: number) => x + 1);
+  const waiter = remote((refs: ObjectRef<number>[]) => get(refs));
+  for (let round = 0; round < 5; round += 1) {
+    // Tasks so short that many are sent ahead.
+    await get(Array.from({ length: 300 }, (_, i) => quick.remote(i)));
+    const second = quick.remote(quick.remote(round));
+    t.deepEqual(await waiter.remote([second]).get(), [round + 2]);
+    const third = quick.remote(quick.remote(round));
+    t.deepEqual(
+      await remote((refs: ObjectRef<number>[]) => getSync(refs))
+        .remote([third])
+        .get(),
+      [round + 2],
+    );
+  }
+});
+
+test.serial('a blocking get beside a pending one keeps the CPU lent', async (t) => {
+  const inner = remote((x: number) => x * 10);
+  const both = remote(async (box: { f: typeof inner }) => {
+    const pending = get(box.f.remote(1));
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    const now = getSync(put(5));
+    return [await pending, now];
+  });
+  t.deepEqual(await get([both.remote({ f: inner }), both.remote({ f: inner }), both.remote({ f: inner })]), [
+    [10, 5],
+    [10, 5],
+    [10, 5],
+  ]);
+});
+
+test.serial('references that are only garbage make room without a turn of the event loop', async (t) => {
+  // 60 results and 60 puts of 20 MB in a store of 256 MB, none of them disposed.
+  const make = remote((fill: number) => new Uint8Array(20 << 20).fill(fill));
+  for (let i = 0; i < 30; i += 1) t.is((await get(make.remote(i)))[7], i);
+  for (let i = 0; i < 30; i += 1) t.is(getSync(put(new Uint8Array(20 << 20).fill(i)))[7], i);
 });
 
 test('a request that can never be met is refused', async (t) => {

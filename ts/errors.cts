@@ -38,6 +38,7 @@ export interface TaskErrorOptions extends HeliostatErrorOptions {
 /** The task threw: `cause` is what it threw. */
 export class TaskError extends HeliostatError {
   override readonly code = 'TASK_FAILED';
+  declare readonly cause: unknown;
   readonly taskName: string;
   readonly pid: number;
   readonly nodeId: string;

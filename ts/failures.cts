@@ -1,24 +1,19 @@
 /** Failures of the cluster and errors of JavaScript, one into the other. */
 import { inspect, types } from 'node:util';
-import type { RawFailure } from '#native';
+import type { RawFailure } from '#native' with { 'resolution-mode': 'import' };
 import { classOfCode, type HeliostatError, isHeliostatError, SerializationError } from './errors.cjs';
 import type { CallSite } from './object-ref.cjs';
-import { frames, mapStack } from './stack.cjs';
-import { fromRaw } from './transfer.cjs';
+import { frames, mapStack, withoutOwn } from './stack.cjs';
+import { fromRaw, fromRawSync } from './transfer.cjs';
 
 /** The error that a get of a failed reference throws. */
 export async function errorOf(failure: RawFailure, site: CallSite | undefined): Promise<HeliostatError> {
-  return build(failure, failure.thrown === undefined ? undefined : await fromRaw(failure.thrown), site);
+  return build(failure, failure.thrown === undefined ? undefined : (await fromRaw(failure.thrown)).value, site);
 }
 
-/** Like {@link errorOf}, for code that cannot wait; a cause that needs modules that are not loaded stays text. */
+/** Like {@link errorOf}, for code that cannot wait. */
 export function errorOfSync(failure: RawFailure, site: CallSite | undefined): HeliostatError {
-  let thrown: unknown;
-  if (failure.thrown !== undefined) {
-    const value = fromRaw(failure.thrown, { sync: true });
-    thrown = types.isPromise(value) ? undefined : value;
-  }
-  return build(failure, thrown, site);
+  return build(failure, failure.thrown === undefined ? undefined : fromRawSync(failure.thrown), site);
 }
 
 function build(failure: RawFailure, thrown: unknown, site: CallSite | undefined): HeliostatError {
@@ -29,14 +24,15 @@ function build(failure: RawFailure, thrown: unknown, site: CallSite | undefined)
   const error = new type(failure.message, options);
   if (types.isNativeError(thrown)) {
     const remote = mapStack(thrown.stack ?? '');
-    setStack(thrown, remote);
+    setStack(thrown, withoutOwn(remote));
     setStack(error, `${error.name}: ${error.message}\n${frames(remote)}${place(site)}`);
   } else if (site !== undefined) {
     setStack(error, `${error.name}: ${error.message}${place(site)}`);
   }
   if (!failure.inherited) return error;
-  // The dependant did not run: the same class, with the failure of the task it needed as the cause.
-  const outer = new type(`a task that this one depends on failed: ${failure.message}`, { ...options, cause: error });
+  // The dependant did not run: the same class, with what made the first task fail as the cause.
+  const cause = failure.thrown === undefined ? error : thrown;
+  const outer = new type(`a task that this one depends on failed: ${failure.message}`, { ...options, cause });
   if (site !== undefined) setStack(outer, `${outer.name}: ${outer.message}${place(site)}`);
   return outer;
 }

@@ -4,14 +4,15 @@
  *
  * @packageDocumentation
  */
-import { leave, start } from './runtime.cjs';
+
+import { Remote } from './remote.cjs';
+import { isLeaving, leave, start, startAfterLeaving } from './runtime.cjs';
 import type { Context, InitOptions } from './types.cjs';
-import './transfer.cjs';
 import { warmUp } from './values/index.cjs';
 
 /** Starts the runtime, or joins a running one. */
 export async function init(options?: InitOptions): Promise<Context> {
-  const context = start(options);
+  const context = isLeaving() ? await startAfterLeaving(options) : start(options);
   // What sending the first function costs once, while the program does something else.
   setImmediate(warmUp).unref();
   return context;
@@ -82,6 +83,12 @@ export {
   wait,
 } from './objects.cjs';
 export { cancel, remote } from './remote.cjs';
+
+// Not for users: where values that contain remote functions find their class in every process. A name that is computed
+// is not taken for an export of the module by `import`.
+const hidden = '$Remote';
+Object.defineProperty(exports, hidden, { value: Remote });
+
 export { isInitialized } from './runtime.cjs';
 export { availableResources, clusterResources, nodes, state, timeline } from './state.cjs';
 export type {

@@ -1,4 +1,4 @@
 /** The addon. Everything else of the package speaks to it through this name. */
-import * as native from '#native';
+import type * as Native from '#native' with { 'resolution-mode': 'import' };
 
-export { native };
+export const native = require('#native') as typeof Native;

@@ -9,6 +9,7 @@ interface Internals {
   create(handle: number, session: number, site: CallSite | undefined): ObjectRef<any>;
   handle(ref: ObjectRef<any>): number;
   site(ref: ObjectRef<any>): CallSite | undefined;
+  track(ref: ObjectRef<any>): void;
 }
 
 /** Where in the user's program a task was submitted; the text is made only when it is read. */
@@ -19,9 +20,43 @@ export interface CallSite {
 /** A session's references end with it: a handle of an earlier one must never be taken for one of the present. */
 export const session = { current: 0 };
 
-const finalizers = new FinalizationRegistry<{ handle: number; session: number }>((held) => {
+/** A handle of native code, and whether its reference still holds it. */
+interface Held {
+  handle: number;
+  session: number;
+  released: boolean;
+}
+
+const finalizers = new FinalizationRegistry<Held>(letGo);
+
+function letGo(held: Held): void {
+  if (held.released) return;
+  held.released = true;
+  tracked.delete(held.handle);
   if (held.session === session.current) native.release(held.handle);
-});
+}
+
+/**
+ * References to objects in the store, by handle. Native code watches them weakly as well, so that those that are garbage
+ * can be let go of without a turn of the event loop, which finalizers need.
+ */
+const tracked = new Map<number, Held>();
+
+/** Lets go of references that were collected. Returns how many. */
+export function sweepRefs(): number {
+  const dead = native.sweepRefs();
+  for (const handle of dead) {
+    const held = tracked.get(handle);
+    if (held !== undefined) letGo(held);
+  }
+  return dead.length;
+}
+
+/** Ends the references of this session; how they are called stays known. */
+export function endSession(): void {
+  session.current += 1;
+  tracked.clear();
+}
 
 let getter: (ref: ObjectRef<any>, options?: GetOptions) => Promise<any>;
 let internals: Internals;
@@ -38,7 +73,7 @@ const OUT_OF_BAND: PropertyDescriptor = {
   enumerable: true,
   configurable: false,
   get() {
-    throw outOfBand('structuredClone');
+    throw outOfBand('structuredClone, or read property by property');
   },
 };
 
@@ -57,7 +92,7 @@ function outOfBand(by: string): OutOfBandRefError {
  * Deliberately not thenable: an async function may return one, and Promise.all leaves it alone.
  */
 export class ObjectRef<T = unknown> implements Disposable {
-  readonly #held: { handle: number; session: number };
+  readonly #held: Held;
   readonly #site: CallSite | undefined;
   #id: string | undefined;
   #disposed = false;
@@ -66,7 +101,7 @@ export class ObjectRef<T = unknown> implements Disposable {
 
   private constructor(token: symbol, handle: number, owner: number, site: CallSite | undefined) {
     if (token !== CREATE) throw new TypeError('an ObjectRef comes from put() or remote(), not from its constructor');
-    this.#held = { handle, session: owner };
+    this.#held = { handle, session: owner, released: false };
     this.#site = site;
     Object.defineProperty(this, 'ObjectRef', OUT_OF_BAND);
     finalizers.register(this, this.#held, this.#held);
@@ -95,10 +130,13 @@ export class ObjectRef<T = unknown> implements Disposable {
     if (this.#held.session === session.current) this.#id ??= native.refId(this.#held.handle);
     this.#disposed = true;
     finalizers.unregister(this.#held);
-    if (this.#held.session === session.current) native.release(this.#held.handle);
+    if (tracked.has(this.#held.handle)) native.untrackRef(this.#held.handle);
+    letGo(this.#held);
   }
 
   toString(): string {
+    if (this.#id === undefined && this.#held.session !== session.current)
+      return 'ObjectRef(of a session that has ended)';
     return `ObjectRef(${this.id})`;
   }
 
@@ -128,6 +166,12 @@ export class ObjectRef<T = unknown> implements Disposable {
       create: (handle, owner, site) => new ObjectRef(CREATE, handle, owner, site),
       handle: (ref) => ref.#handle(),
       site: (ref) => ref.#site,
+      track: (ref) => {
+        const held = ref.#held;
+        if (held.released || tracked.has(held.handle)) return;
+        tracked.set(held.handle, held);
+        native.trackRef(held.handle, ref);
+      },
     };
   }
 }
@@ -147,6 +191,11 @@ export function makeRef(handle: number, site?: CallSite): ObjectRef<any> {
 /** The native handle; throws when the reference was disposed or its session has ended. */
 export function handleOf(ref: ObjectRef<any>): number {
   return internals.handle(ref);
+}
+
+/** Notes that the reference's object takes room in the store. */
+export function trackRef(ref: ObjectRef<any>): void {
+  internals.track(ref);
 }
 
 /** Where its task was submitted, if a task makes it. */

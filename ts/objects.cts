@@ -1,14 +1,14 @@
 /** Storing and reading objects. */
 
-import type { RawFailure, RawValue } from '#native';
+import type { RawFailure, RawValue } from '#native' with { 'resolution-mode': 'import' };
 import * as check from './check.cjs';
 import { allocateDraft, setStore } from './draft.cjs';
-import { GetTimeoutError, NotInitializedError, notYet } from './errors.cjs';
+import { GetTimeoutError, NotInitializedError, notYet, SerializationError } from './errors.cjs';
 import { errorOf, errorOfSync } from './failures.cjs';
 import { native } from './native.cjs';
-import { handleOf, makeRef, ObjectRef, setGetter, siteOf } from './object-ref.cjs';
+import { handleOf, makeRef, ObjectRef, setGetter, siteOf, trackRef } from './object-ref.cjs';
 import { current, endWait, whenOver } from './runtime.cjs';
-import { fromRaw, NOT_SMALL, readSmall, translated, withEncoded, withRoom } from './transfer.cjs';
+import { fromRaw, fromRawSync, NOT_SMALL, readSmall, translated, withEncoded, withRoom } from './transfer.cjs';
 import type { Draft, GetOptions, PutOptions, Sealed, TypedArray, ValueOf, Values, WaitOptions } from './types.cjs';
 import { takeViolation, views } from './writes.cjs';
 
@@ -25,8 +25,16 @@ export function put<T>(value: T, options?: PutOptions): ObjectRef<Sealed<T>> {
       'put() takes a value, not an ObjectRef: the object is stored already; put it inside an array to store the reference itself',
     );
   }
+  if (isThenable(value)) {
+    throw new SerializationError('cannot send $: it has a method `then`, so that a get would take it for a promise', {
+      hint: 'await it first, or put it inside an array',
+    });
+  }
   current();
-  return makeRef(withRoom(() => withEncoded(value, native.put)));
+  const handle = withRoom(() => withEncoded(value, native.put));
+  const ref = makeRef(handle);
+  if (native.refState(handle) === IN_STORE) trackRef(ref);
+  return ref;
 }
 
 /** Like {@link put}, but waits for room in a full store without blocking the event loop. */
@@ -40,6 +48,18 @@ export async function putAsync<T>(
   options?.signal?.throwIfAborted();
   const { timeoutMs, signal, ...rest } = options ?? {};
   return put(value, rest);
+}
+
+/** Where a value is: see `refState` of the addon. */
+const IN_STORE = 1;
+
+function isThenable(value: unknown): boolean {
+  if ((typeof value !== 'object' || value === null) && typeof value !== 'function') return false;
+  try {
+    return typeof (value as { then?: unknown }).then === 'function';
+  } catch {
+    return false; // a getter that throws is the codec's to refuse
+  }
 }
 
 function refsOf(refs: unknown, name: string): ObjectRef[] {
@@ -69,6 +89,7 @@ export function get(target: ObjectRef | readonly ObjectRef[], options?: GetOptio
   check.options(options, "get()'s options");
   check.timeout(options?.timeoutMs);
   check.signal(options?.signal);
+  if (options?.signal?.aborted) return Promise.reject(options.signal.reason);
   current();
   const done = read(refs, refs.map(handleOf), options);
   return single ? done.then((list) => list[0]) : done;
@@ -106,7 +127,10 @@ function take(refs: readonly ObjectRef[], handles: number[]): Taken[] {
     takeViolation(ref);
     const value = translated(() => native.read(handles[index] as number));
     if (value === undefined) throw new NotInitializedError('shutdown() was called while this get was under way');
-    if (!isFailure(value) && value.buffers.length > 0) views.given = true;
+    if (!isFailure(value) && value.buffers.length > 0) {
+      views.given = true;
+      trackRef(ref);
+    }
     return { value, ref };
   });
 }
@@ -119,14 +143,15 @@ function isFailure(value: RawValue | RawFailure): value is RawFailure {
 
 async function fromTaken({ value, ref }: Taken): Promise<unknown> {
   if (isFailure(value)) throw await errorOf(value, siteOf(ref));
-  return fromRaw(value);
+  return (await fromRaw(value)).value;
 }
 
-/** Waits in the background; rejects on timeout and abort. */
+/** Waits in the background; rejects on abort, and when the time is over with what `late` makes, if it makes an error. */
 function waitFor(
   wait: number,
   refs: readonly ObjectRef[],
   options: GetOptions | WaitOptions | undefined,
+  late: (refs: readonly ObjectRef[], timeoutMs: number) => Error | undefined = timedOut,
 ): Promise<void> {
   const { timeoutMs, signal } = options ?? {};
   return new Promise<void>((resolve, reject) => {
@@ -149,7 +174,9 @@ function waitFor(
     if (timeoutMs !== undefined && timeoutMs <= MAX_TIMER) {
       timer = setTimeout(() => {
         clear();
-        reject(timedOut(refs, timeoutMs));
+        const error = late(refs, timeoutMs);
+        if (error === undefined) resolve();
+        else reject(error);
       }, timeoutMs);
     }
   });
@@ -201,7 +228,7 @@ export function getSync(target: ObjectRef | readonly ObjectRef[], options?: { ti
   }
   const values = take(refs, handles).map(({ value, ref }) => {
     if (isFailure(value)) throw errorOfSync(value, siteOf(ref));
-    return fromRaw(value, { sync: true });
+    return fromRawSync(value);
   });
   return single ? values[0] : values;
 }
@@ -224,21 +251,21 @@ export async function wait<T>(
   check.number(numReturns, 'numReturns', { min: 1, max: list.length, integer: true });
   if (new Set(list.map((ref) => ref.id)).size !== list.length)
     throw new TypeError('wait() takes each reference once, but one is in the list twice');
+  options?.signal?.throwIfAborted();
   current();
   const handles = list.map(handleOf);
   const id = translated(() => native.wait(handles, numReturns, false));
-  if (id >= 0) {
-    try {
-      await waitFor(id, list, options);
-    } catch (error) {
-      if (!(error instanceof GetTimeoutError)) throw error;
-    } finally {
-      endWait(id);
-    }
-  } else options?.signal?.throwIfAborted();
+  let isReady: boolean[];
+  try {
+    if (id >= 0) await waitFor(id, list, options, () => undefined);
+    // The wait holds the handles, disposed meanwhile or not.
+    isReady = translated(() => handles.map((handle) => native.refState(handle) >= 0));
+  } finally {
+    if (id >= 0) endWait(id);
+  }
   const ready: ObjectRef<T>[] = [];
   const pending: ObjectRef<T>[] = [];
-  for (const ref of list) (ready.length < numReturns && isReady(ref) ? ready : pending).push(ref);
+  for (const [index, ref] of list.entries()) (ready.length < numReturns && isReady[index] ? ready : pending).push(ref);
   return { ready, pending };
 }
 

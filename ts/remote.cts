@@ -65,7 +65,8 @@ interface Captured {
   session: number;
 }
 
-class Remote {
+/** What remote() gives for a function. Found by this name where a value brings one. */
+export class Remote {
   readonly #captured: { value?: Captured };
   readonly #function: AnyFunction;
   readonly #options: Options;
@@ -117,7 +118,17 @@ class Remote {
 
   options(options: Options): Remote {
     checkOptions(options);
-    return new Remote(this.#function, { ...this.#options, ...options }, this.#captured);
+    const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
+    return new Remote(this.#function, { ...this.#options, ...given }, this.#captured);
+  }
+
+  /** How a remote function travels inside values and with functions that capture it. */
+  [Symbol.for('heliostat.serialize')](): [AnyFunction, Options] {
+    return [this.#function, this.#options];
+  }
+
+  static [Symbol.for('heliostat.deserialize')]([fn, options]: [AnyFunction, Options]): Remote {
+    return new Remote(fn, options);
   }
 
   /** Captures the function at the first call: constants below it in the file exist by then. */

@@ -2,11 +2,12 @@
 
 import { tmpdir } from 'node:os';
 import { join as joinPath } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import * as check from './check.cjs';
 import { AlreadyInitializedError, NotInitializedError, notYet } from './errors.cjs';
 import { hasImmutableBuffers, IMMUTABLE_FLAG, shareTransfer } from './immutable.cjs';
 import { native } from './native.cjs';
-import { session, setEnded } from './object-ref.cjs';
+import { endSession, session, setEnded } from './object-ref.cjs';
 import * as system from './system.cjs';
 import { translated } from './transfer.cjs';
 import type { Context, InitOptions } from './types.cjs';
@@ -26,11 +27,14 @@ interface Membership {
   context: Context;
   workerId: string;
   options: InitOptions;
+  /** This thread began it, and ends it for the process. */
+  owns: boolean;
 }
 
 let membership: Membership | undefined;
 let leaving: Promise<void> | undefined;
-let wasInitialized = false;
+/** The exit of the process ends the membership. */
+let exits = false;
 
 /** Promises of waits, by the wait's number. */
 const waits = new Map<number, () => void>();
@@ -68,9 +72,9 @@ const NODE_GONE = -3;
 
 let holding = false;
 
-/** Keeps the process alive while something is waited for. */
+/** Keeps the process alive while something is waited for; a worker always waits for tasks. */
 function holdLoop(): void {
-  const hold = waits.size > 0;
+  const hold = waits.size > 0 || onTask !== undefined;
   if (hold !== holding) {
     holding = hold;
     native.holdLoop(hold);
@@ -94,6 +98,7 @@ export function endWait(wait: number): void {
 /** Sets who runs tasks in this process. */
 export function setTaskHandler(handler: () => void): void {
   onTask = handler;
+  holdLoop();
 }
 
 /** Sets who is told of writes into the store. */
@@ -152,14 +157,30 @@ function checkOptions(options: InitOptions): InitOptions {
 export function start(options: InitOptions = {}): Context {
   const given = checkOptions(options);
   if (membership !== undefined) return rejoin(membership, given);
-  if (leaving !== undefined) throw new NotInitializedError('shutdown() is still under way: await it before init()');
+  if (leaving !== undefined)
+    throw new NotInitializedError('shutdown() is still under way: await it, or init(), before other calls');
+  // Threads of a process share its membership.
+  const shared = native.currentSession();
+  if (shared !== null) return enter(shared, given, false);
   const address = given.address ?? process.env['HELIOSTAT_ADDRESS'];
   const raw = translated(() => (address === undefined ? startEmbedded(given) : joinAddress(address)));
-  return enter(raw, given);
+  return enter(raw, given, true);
+}
+
+/** Like {@link start}, after a shutdown that is under way. */
+export async function startAfterLeaving(options: InitOptions = {}): Promise<Context> {
+  checkOptions(options);
+  await leaving;
+  return start(options);
+}
+
+/** Whether a shutdown is under way. */
+export function isLeaving(): boolean {
+  return leaving !== undefined;
 }
 
 /** Takes the process's membership up in this thread. */
-function enter(raw: ReturnType<typeof native.startNode>, options: InitOptions): Context {
+function enter(raw: ReturnType<typeof native.startNode>, options: InitOptions, owns: boolean): Context {
   session.current += 1;
   native.openPort(onEvents);
   shareTransfer();
@@ -171,9 +192,9 @@ function enter(raw: ReturnType<typeof native.startNode>, options: InitOptions): 
     namespace: options.namespace ?? 'default',
     [Symbol.asyncDispose]: () => leave(),
   };
-  membership = { context, workerId: raw.workerId, options };
-  if (!wasInitialized) {
-    wasInitialized = true;
+  membership = { context, workerId: raw.workerId, options, owns };
+  if (owns && !exits) {
+    exits = true;
     process.on('exit', () => native.exitNode());
   }
   return context;
@@ -184,7 +205,7 @@ function rejoin(current: Membership, given: InitOptions): Context {
   if (ignoreReinit === true) return current.context;
   for (const name of new Set([...Object.keys(rest), ...Object.keys(current.options)]) as Set<keyof InitOptions>) {
     if (name === 'ignoreReinit') continue;
-    if (JSON.stringify(rest[name]) !== JSON.stringify(current.options[name])) {
+    if (!isDeepStrictEqual(rest[name], current.options[name])) {
       throw new AlreadyInitializedError(
         `heliostat is already initialized with ${name} ${JSON.stringify(current.options[name]) ?? 'unset'}, init() asks for ${JSON.stringify(rest[name]) ?? 'unset'}`,
         { hint: 'await shutdown() first, or pass ignoreReinit: true to use the running session' },
@@ -226,6 +247,7 @@ export function startWorker(socket: string, token: string): Context {
   return enter(
     translated(() => native.joinNode(socket, token)),
     {},
+    false,
   );
 }
 
@@ -249,13 +271,17 @@ export function isInitialized(): boolean {
 /** Leaves: what waits fails, workers end, nothing is left behind. */
 export function leave(): Promise<void> {
   if (membership === undefined) return leaving ?? Promise.resolve();
+  // A worker's task goes on in its cluster: only its program's own references could end here, and they end with it.
+  if (onTask !== undefined) return Promise.resolve();
+  const { owns } = membership;
   membership = undefined;
-  session.current += 1;
+  endSession();
   native.closePort();
   const abandoned = [...waits.values()];
   waits.clear();
   holding = false;
   for (const settle of abandoned) settle();
+  if (!owns) return Promise.resolve();
   leaving = native.leaveNode().finally(() => {
     leaving = undefined;
   });

@@ -4,15 +4,26 @@ import { fileURLToPath } from 'node:url';
 
 const FRAME = /^ {4}at /;
 const POSITION = /(\(|at (?:async )?)((?:file:\/\/|\/)[^():]*):(\d+):(\d+)(\)?)$/;
-/** Frames of this package's own machinery say nothing to a user. */
-const OWN =
-  /[\\/](?:node_modules[\\/]heliostat|heliostat)[\\/]dist[\\/]|^ {4}at (?:async )?(?:node:internal|.*\(node:)/;
+/** Frames of Node's own machinery say nothing to a user, and neither do this package's. */
+const NODE = /^ {4}at (?:async )?(?:node:internal|.*\(node:)/;
+
+function isOwn(line: string): boolean {
+  return NODE.test(line) || line.includes(__dirname);
+}
 
 /** The frames of a stack, without its first lines and without the package's own. */
 export function frames(stack: string): string {
   return stack
     .split('\n')
-    .filter((line) => FRAME.test(line) && !OWN.test(line) && !line.includes(__dirname))
+    .filter((line) => FRAME.test(line) && !isOwn(line))
+    .join('\n');
+}
+
+/** A stack without the package's own frames. */
+export function withoutOwn(stack: string): string {
+  return stack
+    .split('\n')
+    .filter((line) => !FRAME.test(line) || !isOwn(line))
     .join('\n');
 }
 

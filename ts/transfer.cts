@@ -1,12 +1,12 @@
 /** Values between this thread and the cluster: the codec's parts and native code's. */
 import { createHash } from 'node:crypto';
-import type { Buffers, RawValue } from '#native';
+import type { Buffers, RawValue } from '#native' with { 'resolution-mode': 'import' };
 import { draftView, takeDraft } from './draft.cjs';
 import { classOfCode, ERROR_CLASSES, HeliostatError, ObjectStoreFullError, SerializationError } from './errors.cjs';
 import { collectGarbage } from './garbage.cjs';
 import { immutable } from './immutable.cjs';
 import { native } from './native.cjs';
-import { handleOf, makeRef, ObjectRef } from './object-ref.cjs';
+import { handleOf, makeRef, ObjectRef, sweepRefs } from './object-ref.cjs';
 import { decode, type Encoded, encode, prepare, setHooks } from './values/index.cjs';
 
 setHooks({
@@ -54,23 +54,31 @@ export function contentHash(encoded: Encoded): Uint8Array {
   return hash.digest();
 }
 
+/** A value on its way through promises, which would take a thenable for one of them. */
+export interface Boxed {
+  value: unknown;
+}
+
 /** Decodes a value that native code read. Its references become handles of this program. */
-export function fromRaw(raw: RawValue, options: { sync?: boolean } = {}): unknown {
+export function fromRaw(raw: RawValue): Boxed | Promise<Boxed> {
   const ready = prepare(raw.header);
-  if (ready === undefined) return decodeNow(raw);
-  if (options.sync === true) {
-    dropRefs(raw);
-    throw new SerializationError('this value contains a function whose imports are not loaded in this process yet', {
-      hint: 'use `await get(ref)` for it: importing its packages takes a turn of the event loop',
-    });
-  }
+  if (ready === undefined) return { value: decodeNow(raw) };
   return ready.then(
-    () => decodeNow(raw),
+    () => ({ value: decodeNow(raw) }),
     (error: unknown) => {
       dropRefs(raw);
       throw error;
     },
   );
+}
+
+/** Like {@link fromRaw}, for code that cannot wait. */
+export function fromRawSync(raw: RawValue): unknown {
+  if (prepare(raw.header) === undefined) return decodeNow(raw);
+  dropRefs(raw);
+  throw new SerializationError('this value contains a function whose imports are not loaded in this process yet', {
+    hint: 'use `await get(ref)` for it: importing its packages takes a turn of the event loop',
+  });
 }
 
 function decodeNow(raw: RawValue): unknown {
@@ -131,6 +139,7 @@ export function withRoom<R>(call: () => R): R {
   }
   collectGarbage();
   native.sweepViews();
+  sweepRefs();
   return translated(call);
 }
 

@@ -50,6 +50,10 @@ export declare function markOutput(marker: string, name: string): void
 export declare function takeWrites(): string[] | undefined
 export declare function setTransfer(transfer: (this: ArrayBuffer) => ArrayBuffer): void
 export declare function sweepViews(): number
+export declare function trackRef(handle: number, ref: object): void
+export declare function untrackRef(handle: number): void
+/** Handles of tracked references that were collected; they are untracked. */
+export declare function sweepRefs(): number[]
 /** Zeroed memory of the store to fill in place. */
 export declare function allocate(length: number): [draft: number, buffer: ArrayBuffer]
 export declare function detachDraft(buffer: ArrayBuffer): void

@@ -14,7 +14,7 @@ export class Refusal extends Error {
   /** Filled in by the writer, which knows where it stands. */
   path: string | undefined;
 
-  constructor(reason: string, hint = '', options?: ErrorOptions) {
+  constructor(reason: string, hint = '', options?: { cause?: unknown }) {
     super(reason, options);
     this.reason = reason;
     this.hint = hint;

@@ -1,6 +1,6 @@
 /** The program of a worker process: runs the tasks that arrive, one at a time. */
 
-import type { RawTask } from '#native';
+import type { RawTask } from '#native' with { 'resolution-mode': 'import' };
 import { setRunning } from '../context.cjs';
 import { describeThrown, substitute, type Thrown } from '../failures.cjs';
 import { native } from '../native.cjs';
@@ -27,17 +27,17 @@ async function functionOf(hash: Uint8Array): Promise<AnyFunction> {
   if (fn === undefined) {
     const raw = native.functionValue(hash);
     if (raw === undefined) throw new Error('the function of this task did not arrive');
-    fn = (await fromRaw(raw)) as AnyFunction;
+    fn = (await fromRaw(raw)).value as AnyFunction;
     functions.set(key, fn);
   }
   return fn;
 }
 
 async function argumentsOf(task: RawTask): Promise<unknown[]> {
-  const args = (await fromRaw(task.args)) as unknown[];
+  const args = (await fromRaw(task.args)).value as unknown[];
   for (const [index, position] of task.positions.entries()) {
     const raw = task.values[index];
-    if (raw !== undefined) args[position] = await fromRaw(raw);
+    if (raw !== undefined) args[position] = (await fromRaw(raw)).value;
   }
   return args;
 }
@@ -120,4 +120,3 @@ async function work(): Promise<void> {
 }
 
 setTaskHandler(() => void work());
-native.holdLoop(true);

@@ -93,7 +93,8 @@ fn join(
     let client = Client::connect(socket, ClientOptions { role, on_node_gone, print_output })
         .map_err(|failed| connect_error(&failed))?;
     crate::views::watch(&client).map_err(|failed| error("INTERNAL", failed))?;
-    let session = session(&client, address);
+    let session = session(&client, address.clone());
+    runtime::set_address(address);
     runtime::set_client(Some(Arc::new(client)));
     Ok(session)
 }
@@ -131,10 +132,11 @@ pub fn join_node(path: String, worker_token: Option<String>) -> napi::Result<Ses
     join(stream.into(), Role::Worker { token }, address, Box::new(|| unsafe { libc::_exit(0) }))
 }
 
-/// Whether this process is a member of a node.
+/// The membership of this process, if a thread of it has one.
 #[napi]
-pub fn is_member() -> bool {
-    runtime::current().is_some()
+pub fn current_session() -> Option<Session> {
+    let client = runtime::current()?;
+    Some(session(&client, runtime::address()))
 }
 
 /// Leaving, on a thread of the pool: it waits for workers and for their last lines.

@@ -8,6 +8,8 @@ use heliostat_node::NodeHandle;
 use crate::raw::Thrown;
 
 static CLIENT: RwLock<Option<Arc<Client>>> = RwLock::new(None);
+/// What other processes join the node by.
+static ADDRESS: Mutex<String> = Mutex::new(String::new());
 /// The embedded node, in the process that started it.
 static NODE: Mutex<Option<NodeHandle>> = Mutex::new(None);
 
@@ -19,6 +21,16 @@ pub(crate) fn client() -> Result<Arc<Client>, Thrown> {
 /// The membership, if there is one.
 pub(crate) fn current() -> Option<Arc<Client>> {
     CLIENT.read().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// What other processes join the node by.
+pub(crate) fn address() -> String {
+    ADDRESS.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// Notes it.
+pub(crate) fn set_address(address: String) {
+    *ADDRESS.lock().unwrap_or_else(PoisonError::into_inner) = address;
 }
 
 /// Sets or ends the membership.

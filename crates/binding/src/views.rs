@@ -117,6 +117,8 @@ struct Cache {
     buffers: HashMap<Key, (sys::napi_ref, Arc<Held>)>,
     /// Makes a buffer immutable, where the engine can.
     transfer: Option<sys::napi_ref>,
+    /// References of JavaScript to objects in the store, held weakly, by handle.
+    refs: HashMap<u32, sys::napi_ref>,
 }
 
 thread_local! {
@@ -276,6 +278,43 @@ raw_functions! {
         unsafe { sys::napi_create_reference(scope.env, function, 1, &raw mut reference) };
         with_cache(scope.env, |cache| cache.transfer = Some(reference));
         Ok(scope.undefined())
+    }
+
+    /// Watches a reference of JavaScript weakly.
+    fn track_ref = c"trackRef" (handle, object) |scope| {
+        let handle = scope.get_u32(handle)?;
+        let mut weak = ptr::null_mut();
+        // SAFETY: a count of 0 makes the reference weak.
+        unsafe { sys::napi_create_reference(scope.env, object, 0, &raw mut weak) };
+        if let Some(old) = with_cache(scope.env, |cache| cache.refs.insert(handle, weak)) {
+            // SAFETY: as in `deref`.
+            unsafe { sys::napi_delete_reference(scope.env, old) };
+        }
+        Ok(scope.undefined())
+    }
+
+    /// Watches it no more.
+    fn untrack_ref = c"untrackRef" (handle) |scope| {
+        let handle = scope.get_u32(handle)?;
+        if let Some(old) = with_cache(scope.env, |cache| cache.refs.remove(&handle)) {
+            // SAFETY: as in `deref`.
+            unsafe { sys::napi_delete_reference(scope.env, old) };
+        }
+        Ok(scope.undefined())
+    }
+
+    /// The handles of references that were collected; they are watched no more.
+    fn sweep_refs = c"sweepRefs" () |scope| {
+        let dead: Vec<u32> = with_cache(scope.env, |cache| {
+            cache.refs.iter().filter(|(_, weak)| deref(scope.env, **weak).is_none()).map(|(handle, _)| *handle).collect()
+        });
+        for handle in &dead {
+            if let Some(old) = with_cache(scope.env, |cache| cache.refs.remove(handle)) {
+                // SAFETY: as in `deref`.
+                unsafe { sys::napi_delete_reference(scope.env, old) };
+            }
+        }
+        Ok(scope.array(dead.into_iter().map(|handle| scope.u32(handle)).collect::<Vec<_>>().into_iter()))
     }
 
     /// Lets go of objects whose buffers were collected; how many.

@@ -62,6 +62,11 @@ impl Layout {
         fits.then(|| Self { header, header_len, buffers: vec![(offset, len)], refs, total: offset + len })
     }
 
+    /// Offset and length of each buffer.
+    pub fn buffers(&self) -> impl ExactSizeIterator<Item = (u64, u64)> + '_ {
+        self.buffers.iter().copied()
+    }
+
     /// Length of the whole value in bytes.
     pub fn total(&self) -> u64 {
         self.total

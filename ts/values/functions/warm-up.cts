@@ -7,6 +7,15 @@ import { prepareLexer, scriptById } from './scripts.cjs';
 /** Programs have at most a few dozen files of their own; bundles and loaders may have thousands of scripts. */
 const MOST_SCRIPTS = 200;
 
+/** Reads a script that a capture may want; one that was collected since it was announced, none will. */
+function readAhead(id: string): void {
+  try {
+    scriptById(id);
+  } catch {
+    // Whoever does want it is told why it cannot be read.
+  }
+}
+
 /** Loads the parsers, connects to the inspector, and reads the program's own scripts. */
 export function warmUp(): void {
   prepareLexer();
@@ -15,7 +24,7 @@ export function warmUp(): void {
     const { location } = inspectInternals(warmUp);
     if (location !== undefined) scriptFacts(location.scriptId);
     const own = knownScripts().filter(({ url }) => /^(file:|\/)/.test(url) && !url.includes('/node_modules/'));
-    for (const { id } of own.slice(0, MOST_SCRIPTS)) scriptById(id);
+    for (const { id } of own.slice(0, MOST_SCRIPTS)) readAhead(id);
   } finally {
     endInspection();
   }
