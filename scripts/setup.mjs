@@ -84,7 +84,7 @@ function areInstalled() {
 }
 
 function installPackages() {
-  return succeed('npm', ['ci', '--no-audit', '--no-fund', '--loglevel=error']);
+  return succeed('npm', ['ci', '--include=dev', '--no-audit', '--no-fund', '--loglevel=error']);
 }
 
 /** Names and contents of the files, of directories all files but those that only tests read. */

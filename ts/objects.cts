@@ -8,7 +8,16 @@ import { errorOf, errorOfSync } from './failures.cjs';
 import { native } from './native.cjs';
 import { handleOf, makeRef, ObjectRef, setGetter, siteOf, trackRef } from './object-ref.cjs';
 import { current, endWait, whenOver } from './runtime.cjs';
-import { fromRaw, fromRawSync, NOT_SMALL, readSmall, translated, withEncoded, withRoom } from './transfer.cjs';
+import {
+  fromRaw,
+  fromRawSync,
+  NOT_SMALL,
+  noteGiven,
+  readSmall,
+  translated,
+  withEncoded,
+  withRoom,
+} from './transfer.cjs';
 import type { Draft, GetOptions, PutOptions, Sealed, TypedArray, ValueOf, Values, WaitOptions } from './types.cjs';
 import { takeViolation, views } from './writes.cjs';
 
@@ -130,6 +139,7 @@ function take(refs: readonly ObjectRef[], handles: number[]): Taken[] {
     if (!isFailure(value) && value.buffers.length > 0) {
       views.given = true;
       trackRef(ref);
+      noteGiven(value.buffers.reduce((sum, { byteLength }) => sum + byteLength, 0));
     }
     return { value, ref };
   });

@@ -65,6 +65,11 @@ interface Captured {
   session: number;
 }
 
+/** Functions are held by those that may call them; what a function captured goes with the last. */
+const held = new FinalizationRegistry<Captured>(({ hash, session: owner }) => {
+  if (owner === session.current) native.dropFunction(hash);
+});
+
 /** What remote() gives for a function. Found by this name where a value brings one. */
 export class Remote {
   readonly #captured: { value?: Captured };
@@ -138,10 +143,12 @@ export class Remote {
     const hash = withRoom(() => {
       const encoded = encode(this.#function);
       const content = contentHash(encoded);
-      if (!native.isDefined(content)) withParts(encoded, (...parts) => native.defineFunction(content, ...parts));
+      if (!native.useFunction(content)) withParts(encoded, (...parts) => native.defineFunction(content, ...parts));
       return content;
     });
-    this.#captured.value = { hash, session: session.current };
+    const captured = { hash, session: session.current };
+    this.#captured.value = captured;
+    held.register(captured, { ...captured });
     return hash;
   }
 }

@@ -9,7 +9,7 @@ import { hasImmutableBuffers, IMMUTABLE_FLAG, shareTransfer } from './immutable.
 import { native } from './native.cjs';
 import { endSession, session, setEnded } from './object-ref.cjs';
 import * as system from './system.cjs';
-import { translated } from './transfer.cjs';
+import { setCapacity, translated } from './transfer.cjs';
 import type { Context, InitOptions } from './types.cjs';
 
 /**
@@ -183,6 +183,7 @@ export function isLeaving(): boolean {
 function enter(raw: ReturnType<typeof native.startNode>, options: InitOptions, owns: boolean): Context {
   session.current += 1;
   native.openPort(onEvents);
+  setCapacity(raw.capacity);
   shareTransfer();
   const context: Context = {
     address: raw.address,

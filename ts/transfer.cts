@@ -137,10 +137,38 @@ export function withRoom<R>(call: () => R): R {
   } catch (error) {
     if (!(error instanceof ObjectStoreFullError)) throw error;
   }
+  letGarbageGo();
+  return translated(call);
+}
+
+/** Lets go of everything in the store that only garbage of this thread still holds. */
+export function letGarbageGo(): void {
   collectGarbage();
   native.sweepViews();
   sweepRefs();
-  return translated(call);
+}
+
+/** A thread that read this part of the store looks what of it is garbage; when it holds twice as much, it collects. */
+const LOOK_AFTER = 1 / 8;
+let capacity = Number.POSITIVE_INFINITY;
+let given = 0;
+
+/** Sets the size of the store, in bytes. */
+export function setCapacity(bytes: number): void {
+  capacity = bytes;
+  given = 0;
+}
+
+/**
+ * Notes that views of so many bytes were given to the program. Others may wait for the room that its garbage holds, and
+ * the engine does not hurry for memory that is not its own.
+ */
+export function noteGiven(bytes: number): void {
+  given += bytes;
+  if (given < capacity * LOOK_AFTER) return;
+  given = 0;
+  native.sweepViews();
+  if (native.heldBytes() > 2 * LOOK_AFTER * capacity) letGarbageGo();
 }
 
 /** Native code's errors carry a code; users get the class that belongs to it. */

@@ -34,11 +34,15 @@ export declare function openPort(callback: (events: number[]) => void): number
 export declare function closePort(): void
 export declare function holdLoop(hold: boolean): void
 export declare function defineFunction(hash: Uint8Array, header: Uint8Array, headerLength: number, buffers: Buffers, refs: number[]): void
-export declare function isDefined(hash: Uint8Array): boolean
+/** Holds a function once more; false when it has to be defined. */
+export declare function useFunction(hash: Uint8Array): boolean
+export declare function dropFunction(hash: Uint8Array): void
 export declare function submit(
   name: string, hash: Uint8Array, header: Uint8Array, headerLength: number, buffers: Buffers, refs: number[],
   positions: number[], byRef: number[], returns: number, needs: (string | number)[], retries: number, parent: number): number[]
 export declare function nextTask(): RawTask | undefined
+/** Functions that need not be kept any more. */
+export declare function takeForgotten(): Uint8Array[] | undefined
 export declare function functionValue(hash: Uint8Array): RawValue | undefined
 export declare function addResult(execution: number, header: Uint8Array, headerLength: number, buffers: Buffers, refs: number[]): void
 export declare function addFailure(
@@ -49,6 +53,8 @@ export declare function finishTask(execution: number, nanos: number): void
 export declare function markOutput(marker: string, name: string): void
 export declare function takeWrites(): string[] | undefined
 export declare function setTransfer(transfer: (this: ArrayBuffer) => ArrayBuffer): void
+/** Bytes of the store's buffers that this thread holds, or held and did not sweep yet. */
+export declare function heldBytes(): number
 export declare function sweepViews(): number
 export declare function trackRef(handle: number, ref: object): void
 export declare function untrackRef(handle: number): void

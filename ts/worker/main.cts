@@ -5,7 +5,7 @@ import { setRunning } from '../context.cjs';
 import { describeThrown, substitute, type Thrown } from '../failures.cjs';
 import { native } from '../native.cjs';
 import { setTaskHandler, startWorker } from '../runtime.cjs';
-import { fromRaw, type Take, withEncoded, withRoom } from '../transfer.cjs';
+import { fromRaw, letGarbageGo, type Take, withEncoded, withRoom } from '../transfer.cjs';
 import { readOnly, writesOfTask } from '../writes.cjs';
 
 type AnyFunction = (...args: unknown[]) => unknown;
@@ -21,8 +21,12 @@ const { nodeId } = startWorker(socket, token);
 /** Functions by the hexadecimal digits of their hash: revived once, so that what they hold lasts between tasks. */
 const functions = new Map<string, AnyFunction>();
 
+function keyOf(hash: Uint8Array): string {
+  return Buffer.from(hash).toString('hex');
+}
+
 async function functionOf(hash: Uint8Array): Promise<AnyFunction> {
-  const key = Buffer.from(hash).toString('hex');
+  const key = keyOf(hash);
   let fn = functions.get(key);
   if (fn === undefined) {
     const raw = native.functionValue(hash);
@@ -44,6 +48,7 @@ async function argumentsOf(task: RawTask): Promise<unknown[]> {
 
 /** Runs a task and hands its results, or its failure, over. */
 async function run(task: RawTask): Promise<void> {
+  forget();
   native.markOutput(marker, task.name);
   setRunning({ ...task, abort: new AbortController() });
   let nanos = 0;
@@ -107,15 +112,32 @@ function addFailures(task: RawTask, thrown: Thrown): void {
   }
 }
 
+/** Drops functions that nobody will call any more. */
+function forget(): void {
+  for (const hash of native.takeForgotten() ?? []) functions.delete(keyOf(hash));
+}
+
+/** A worker that had nothing to do for this long lets go of what its last tasks left behind. */
+const IDLE_MS = 30;
+
 let busy = false;
+let idle: NodeJS.Timeout | undefined;
+
+/** What ended tasks read from the store is kept in place until their garbage is collected: done here, where nobody waits. */
+function tidy(): void {
+  if (!busy && native.heldBytes() > 0) letGarbageGo();
+}
 
 async function work(): Promise<void> {
   if (busy) return;
   busy = true;
+  clearTimeout(idle);
+  forget();
   try {
     for (let task = native.nextTask(); task !== undefined; task = native.nextTask()) await run(task);
   } finally {
     busy = false;
+    idle = setTimeout(tidy, IDLE_MS);
   }
 }
 

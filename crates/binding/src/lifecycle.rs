@@ -58,6 +58,8 @@ pub struct Session {
     pub worker_id: String,
     /// Bytes up to which values stay out of the store.
     pub inline_limit: f64,
+    /// Bytes of the store.
+    pub capacity: f64,
 }
 
 fn error(code: &str, message: impl std::fmt::Display) -> Error {
@@ -80,6 +82,7 @@ fn session(client: &Client, address: String) -> Session {
         job_id: welcome.job.to_string(),
         worker_id: welcome.worker.to_string(),
         inline_limit: welcome.inline_limit as f64,
+        capacity: client.store().params().capacity as f64,
     }
 }
 

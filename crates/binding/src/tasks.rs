@@ -56,10 +56,19 @@ raw_functions! {
         })
     }
 
-    /// Whether a function is known under this hash.
-    fn is_defined = c"isDefined" (hash_bytes) |scope| {
+    /// Holds the function with this hash once more; false when it is not known and has to be defined.
+    fn use_function = c"useFunction" (hash_bytes) |scope| {
         let (client, function) = (client()?, hash(scope, hash_bytes)?);
-        Ok(scope.bool(client.with_core(|core| core.is_defined(&function))))
+        Ok(scope.bool(client.with_core(|core| core.use_function(&function))))
+    }
+
+    /// Holds a function once less.
+    fn drop_function = c"dropFunction" (hash_bytes) |scope| {
+        let function = hash(scope, hash_bytes)?;
+        if let Some(client) = crate::runtime::current() {
+            client.with_core(|core| core.drop_function(&function));
+        }
+        Ok(scope.undefined())
     }
 
     /// Submits a task: name, function, arguments by value (four parts), positions and handles of those by reference,
@@ -88,7 +97,8 @@ raw_functions! {
         let client = client()?;
         let taken = client.with_core(|core| {
             let id = core.next_execution()?;
-            core.execution(id).map(|execution| (id, execution.spec.clone()))
+            let spec = core.execution(id)?.spec.clone();
+            Some((id, spec))
         });
         let Some((id, spec)) = taken else { return Ok(scope.undefined()) };
         let args = read_blob(scope, &client, &spec.args, Label::Arguments)?;
@@ -109,6 +119,16 @@ raw_functions! {
         scope.set(object, c"values", scope.array(values.into_iter()));
         scope.set(object, c"returns", scope.number(spec.returns.map_or(-1.0, f64::from)));
         Ok(object)
+    }
+
+    /// The hashes of functions that need not be kept any more; `undefined` when there are none.
+    fn take_forgotten = c"takeForgotten" () |scope| {
+        let forgotten = client()?.with_core(heliostat_runtime::Core::take_forgotten);
+        if forgotten.is_empty() {
+            return Ok(scope.undefined());
+        }
+        let hashes: Vec<Value> = forgotten.iter().map(|hash| scope.bytes(hash)).collect();
+        Ok(scope.array(hashes.into_iter()))
     }
 
     /// A function that came with a task, serialised; `undefined` when it is not known.

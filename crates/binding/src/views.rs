@@ -97,6 +97,7 @@ pub(crate) fn watch(client: &Client) -> Result<(), GuardError> {
 struct Held {
     pin: Mutex<Option<Arc<Pin>>>,
     offset: u64,
+    length: u64,
 }
 
 impl Held {
@@ -222,7 +223,7 @@ pub(crate) fn external(
 fn create(scope: Scope, pin: &Arc<Pin>, offset: usize, length: usize, label: Label) -> Option<(Value, Arc<Held>)> {
     let place = pin.locator().offset + offset as u64;
     let address = pin.window_address().wrapping_add(offset);
-    let held = Arc::new(Held { pin: Mutex::new(Some(Arc::clone(pin))), offset: place });
+    let held = Arc::new(Held { pin: Mutex::new(Some(Arc::clone(pin))), offset: place, length: length as u64 });
     let hint = Arc::into_raw(Arc::clone(&held)).cast_mut();
     let mut buffer = ptr::null_mut();
     // SAFETY: the window stays mapped and the object in place as long as the pin, which goes when the buffer is dead.
@@ -315,6 +316,12 @@ raw_functions! {
             }
         }
         Ok(scope.array(dead.into_iter().map(|handle| scope.u32(handle)).collect::<Vec<_>>().into_iter()))
+    }
+
+    /// Bytes of the store's buffers that this thread holds, or held and did not sweep yet.
+    fn held_bytes = c"heldBytes" () |scope| {
+        let bytes: u64 = with_cache(scope.env, |cache| cache.buffers.values().map(|(_, held)| held.length).sum());
+        Ok(scope.number(bytes as f64))
     }
 
     /// Lets go of objects whose buffers were collected; how many.

@@ -327,7 +327,7 @@ impl Shared {
                     woken = true;
                     self.ports.wait_over(wait);
                 }
-                Action::Execute(_) => self.ports.task_arrived(),
+                Action::Execute(_) | Action::Forgotten => self.ports.task_arrived(),
             }
         }
         if woken {

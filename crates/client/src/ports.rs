@@ -16,7 +16,7 @@ pub type Notify = Box<dyn Fn() + Send + Sync>;
 pub enum Event {
     /// A wait of this thread is over.
     Over(WaitId),
-    /// There is a task to run.
+    /// There is a task to run, or something to forget.
     Task,
     /// Somebody wrote into memory of the store.
     Written,

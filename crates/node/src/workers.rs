@@ -45,6 +45,8 @@ pub(crate) struct Child {
     /// What wrote the latest line, or was announced since.
     pub(crate) name: String,
     last_lines: VecDeque<String>,
+    /// What wrote them.
+    last_name: String,
     /// How it ended, for those that leased it.
     pub(crate) failure: Option<Failure>,
     marker: [u8; 16],
@@ -96,6 +98,7 @@ impl Daemon {
             driver: None,
             name: String::new(),
             last_lines: VecDeque::new(),
+            last_name: String::new(),
             failure: None,
             marker,
         };
@@ -245,6 +248,14 @@ impl Daemon {
 
 impl Child {
     /// Keeps one of the last lines of standard error.
+    /// Lines of another name than the last are forgotten.
+    pub(crate) fn remember_from(&mut self, name: &str) {
+        if self.last_name != name {
+            self.last_lines.clear();
+            name.clone_into(&mut self.last_name);
+        }
+    }
+
     pub(crate) fn remember(&mut self, line: String) {
         if self.last_lines.len() == LAST_LINES {
             self.last_lines.pop_front();

@@ -326,6 +326,11 @@ pub enum ToPeer {
         /// The function, serialised.
         blob: Blob,
     },
+    /// The function with this hash will not be run any more.
+    Forget {
+        /// The hash.
+        function: FunctionHash,
+    },
     /// Run this.
     Run(Box<TaskSpec>),
     /// A task ended.

@@ -28,4 +28,6 @@ pub enum Action {
     Wake(WaitId),
     /// A task arrived to be run.
     Execute(ExecutionId),
+    /// Functions need not be kept any more: see [`Core::take_forgotten`](crate::Core::take_forgotten).
+    Forgotten,
 }

@@ -90,6 +90,12 @@ pub struct Core {
 #[derive(Debug)]
 pub(crate) struct Function {
     pub(crate) blob: Blob,
+    /// The references that it captured.
+    pub(crate) contains: Vec<Handle>,
+    /// How often the program holds it.
+    pub(crate) users: u32,
+    /// Tasks that run it and have not ended.
+    pub(crate) tasks: u32,
 }
 
 /// How much the state machine holds: all zero when nothing is referred to.
@@ -101,6 +107,8 @@ pub struct Counts {
     pub waits: usize,
     /// Submitted tasks that have not ended.
     pub tasks: usize,
+    /// Functions that may be sent.
+    pub functions: usize,
     /// Tasks that arrived here and have not ended.
     pub executions: usize,
     /// Leases.
@@ -144,6 +152,7 @@ impl Core {
             objects: self.objects.len(),
             waits: self.waits.len(),
             tasks: self.tasks.len(),
+            functions: self.functions.len(),
             executions: self.executions.len(),
             leases: self.tasks.lease_count(),
         }
@@ -388,6 +397,10 @@ impl Core {
     pub fn on_peer(&mut self, peer: WorkerId, message: ToPeer, now: u64, look: &dyn Values) {
         match message {
             ToPeer::Define { function, blob } => self.executions.define(function, blob),
+            ToPeer::Forget { function } => {
+                self.executions.forget(function);
+                self.actions.push(Action::Forgotten);
+            }
             ToPeer::Run(spec) => self.on_run(peer, *spec, look),
             ToPeer::Done { task, attempt, values, nanos } => {
                 self.on_done(peer, Done { task, attempt, values, nanos }, now, look);

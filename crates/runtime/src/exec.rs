@@ -16,6 +16,8 @@ pub(crate) struct Executions {
     table: Slab<Execution>,
     queue: VecDeque<ExecutionId>,
     functions: HashMap<FunctionHash, Blob>,
+    /// Functions that the program need not keep any more.
+    forgotten: Vec<FunctionHash>,
     /// References inside results that their new holder has not registered yet.
     results: HashMap<(WorkerId, TaskId, u32), Vec<Handle>>,
     /// The running task waits for objects.
@@ -38,6 +40,12 @@ pub struct Execution {
 impl Executions {
     pub(crate) fn define(&mut self, function: FunctionHash, blob: Blob) {
         self.functions.insert(function, blob);
+    }
+
+    pub(crate) fn forget(&mut self, function: FunctionHash) {
+        if self.functions.remove(&function).is_some() {
+            self.forgotten.push(function);
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -97,6 +105,11 @@ impl Core {
     /// The serialised function of a task.
     pub fn function(&self, hash: &FunctionHash) -> Option<&Blob> {
         self.executions.functions.get(hash)
+    }
+
+    /// The functions that were forgotten since the last call.
+    pub fn take_forgotten(&mut self) -> Vec<FunctionHash> {
+        std::mem::take(&mut self.executions.forgotten)
     }
 
     /// The id of the next task that the execution submits.

@@ -135,20 +135,44 @@ impl Tasks {
 }
 
 impl Core {
-    /// Makes a function known under its hash; its references stay for as long as the function may be sent.
+    /// Makes a function known under its hash, held once by the program; what it captured stays as long as it.
     pub fn define(&mut self, function: FunctionHash, blob: Blob, contains: &[Handle]) {
-        if self.functions.contains_key(&function) {
-            return;
+        if self.use_function(&function) {
+            return self.discard(&[Value::Ready(blob)]);
         }
         for handle in contains {
             self.objects.add(*handle, Count::Held);
         }
-        self.functions.insert(function, Function { blob });
+        self.functions.insert(function, Function { blob, contains: contains.to_vec(), users: 1, tasks: 0 });
     }
 
-    /// Whether [`Self::define`] was called for this hash.
-    pub fn is_defined(&self, function: &FunctionHash) -> bool {
-        self.functions.contains_key(function)
+    /// Holds a function once more; false when none is known under this hash.
+    pub fn use_function(&mut self, function: &FunctionHash) -> bool {
+        self.functions.get_mut(function).map(|known| known.users += 1).is_some()
+    }
+
+    /// The program holds a function once less. When nobody does, and no task runs it, it goes everywhere.
+    pub fn drop_function(&mut self, function: &FunctionHash) {
+        if let Some(known) = self.functions.get_mut(function) {
+            known.users = known.users.saturating_sub(1);
+        }
+        self.forget_unused(function);
+    }
+
+    fn forget_unused(&mut self, function: &FunctionHash) {
+        if !self.functions.get(function).is_some_and(|known| known.users == 0 && known.tasks == 0) {
+            return;
+        }
+        let Some(known) = self.functions.remove(function) else { return };
+        self.discard(&[Value::Ready(known.blob)]);
+        for handle in known.contains {
+            self.drop_count(handle, Count::Held);
+        }
+        let holders: Vec<WorkerId> =
+            self.defined.iter_mut().filter_map(|(peer, known)| known.remove(function).then_some(*peer)).collect();
+        for peer in holders {
+            self.send(peer, ToPeer::Forget { function: *function });
+        }
     }
 
     /// Submits a task; the references of its results can be used at once.
@@ -169,6 +193,9 @@ impl Core {
             .collect();
         for handle in submission.contains.iter().chain(submission.by_ref.iter().map(|(_, handle)| handle)) {
             self.objects.add(*handle, Count::Held);
+        }
+        if let Some(known) = self.functions.get_mut(&submission.function) {
+            known.tasks += 1;
         }
         let shape = self.tasks.shape(&submission.resources);
         let spec = TaskSpec {
@@ -252,7 +279,9 @@ impl Core {
         while !self.tasks.shapes[shape_index].queue.is_empty() {
             // The worker with the least ahead of it, so that short queues spread over all of them.
             let in_flight = |lease: &u64| match self.tasks.leases.get(lease) {
-                Some(entry) if !entry.recalled && !entry.paused && entry.in_flight.len() < depth => Some(entry.in_flight.len()),
+                Some(entry) if !entry.recalled && !entry.paused && entry.in_flight.len() < depth => {
+                    Some(entry.in_flight.len())
+                }
                 _ => None,
             };
             let least = leases.iter().filter_map(|lease| Some((in_flight(lease)?, *lease))).min();
@@ -315,7 +344,8 @@ impl Core {
         };
         self.tasks.shapes[shape].requests.retain(|other| *other != request);
         self.tasks.shapes[shape].leases.push(lease);
-        let entry = Lease { worker, shape, in_flight: VecDeque::new(), recalled: false, paused: false, idle_since: now };
+        let entry =
+            Lease { worker, shape, in_flight: VecDeque::new(), recalled: false, paused: false, idle_since: now };
         self.tasks.leases.insert(lease, entry);
         self.pump(shape, now);
     }
@@ -420,6 +450,10 @@ impl Core {
         if let Blob::Stored(locator) = task.spec.args {
             self.actions.push(Action::Free(locator));
         }
+        if let Some(known) = self.functions.get_mut(&task.spec.function) {
+            known.tasks = known.tasks.saturating_sub(1);
+        }
+        self.forget_unused(&task.spec.function);
         for handle in task.contains.into_iter().chain(task.by_ref.into_iter().map(|(_, handle)| handle)) {
             self.drop_count(handle, Count::Held);
         }

@@ -95,7 +95,7 @@ impl Cluster {
                 Action::Daemon(other) => panic!("unexpected {other:?}"),
                 Action::Free(locator) => self.freed.push(locator),
                 Action::Wake(wait) => drop(self.woken.insert((at, wait))),
-                Action::Execute(_) => {}
+                Action::Execute(_) | Action::Forgotten => {}
             }
         }
     }
@@ -364,6 +364,31 @@ fn what_a_worker_sealed_before_its_end_is_freed() {
     c.perform(0);
     assert_eq!(c.freed, [locator]);
     assert!(c.cores[0].value(result).is_none(), "it is tried again");
+}
+
+#[test]
+fn a_function_that_nobody_holds_goes_everywhere_after_its_last_task() {
+    let mut c = Cluster::new(2);
+    let captured = c.put(0, &[]);
+    let locator = Locator { segment: 0, slot: 9, offset: 8192, length: 10, generation: 1 };
+    c.cores[0].define([1; 32], Blob::Stored(locator), &[captured]);
+    c.release(0, captured);
+    let result = c.submit(0, &[], &[]);
+    c.grant(1);
+    c.quiet();
+    c.cores[0].drop_function(&[1; 32]);
+    c.perform(0);
+    assert!(c.freed.is_empty(), "a task runs it");
+    let execution = c.cores[1].next_execution().expect("arrived");
+    assert!(c.cores[1].function(&[1; 32]).is_some());
+    c.finish(1, execution, &[]);
+    c.quiet();
+    assert_eq!(c.freed, [locator]);
+    assert!(c.cores[1].function(&[1; 32]).is_none());
+    assert_eq!(c.cores[1].take_forgotten(), [[1; 32]]);
+    c.release(0, result);
+    c.cores[0].tick(1_000_000);
+    assert_eq!(c.cores[0].counts(), Counts::default());
 }
 
 #[test]
