@@ -188,7 +188,7 @@ impl Daemon {
         self.after(SWEEP_PERIOD, |daemon| {
             let work = daemon.store.work(false, |store| {
                 store.sweep_deferred();
-                store.stats().deferred_objects
+                store.deferred_objects()
             });
             daemon.when(work, |daemon, deferred| {
                 daemon.store.sweeping = deferred > 0;
@@ -203,7 +203,14 @@ impl Daemon {
     pub(crate) fn tell_state(&mut self, to: WorkerId, request: u64) {
         let work = self.store.work(false, |store| store.stats());
         self.when(work, move |daemon, stats| {
-            let state = NodeState { capacity: stats.capacity, used: stats.small + stats.large, ..daemon.state() };
+            let state = NodeState {
+                capacity: stats.capacity,
+                used: stats.small + stats.large,
+                objects: stats.objects,
+                pins: stats.pins,
+                drafts: stats.drafts,
+                ..daemon.state()
+            };
             daemon.send(to, FromDaemon::State { request, state: Box::new(state) }, Vec::new());
         });
     }

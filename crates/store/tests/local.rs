@@ -186,6 +186,35 @@ fn a_pinned_object_outlives_its_freeing_and_its_memory_is_not_reused() {
 }
 
 #[test]
+fn objects_pins_and_drafts_are_counted() {
+    let store = Store::new(4 * MIB);
+    let (writer, reader) = (store.client(), store.client());
+    let counts = || {
+        let stats = store.stats();
+        (stats.objects, stats.pins, stats.drafts)
+    };
+    assert_eq!(counts(), (0, 0, 0));
+    let (small, large) = (writer.create(id(1), Layout::new(10)).unwrap(), writer.create(id(2), Layout::new(70_000)));
+    assert_eq!(counts(), (0, 0, 2));
+    let small = small.seal().unwrap();
+    drop(large);
+    assert_eq!(counts(), (1, 0, 0));
+    let pins = [reader.pin(&small).unwrap(), reader.pin(&small).unwrap(), writer.pin(&small).unwrap()];
+    assert_eq!(counts(), (1, 3, 0));
+    writer.free(&[small]);
+    assert_eq!(counts(), (0, 3, 0), "it is gone for all but those who have it");
+    drop(pins);
+    store.sweep();
+    assert_eq!(counts(), (0, 0, 0));
+    let open = writer.create(id(3), Layout::new(70_000)).unwrap();
+    assert_eq!(counts(), (0, 0, 1));
+    store.gone(writer);
+    assert_eq!(counts(), (0, 0, 0), "nothing counts of a client that is gone");
+    drop(open);
+    store.assert_empty();
+}
+
+#[test]
 fn a_pin_outlives_its_client() {
     let store = Store::new(MIB);
     let client = store.client();

@@ -51,6 +51,11 @@ impl StoreDaemon {
         before - self.deferred.len()
     }
 
+    /// How many objects were taken out and are still pinned.
+    pub fn deferred_objects(&self) -> usize {
+        self.deferred.len()
+    }
+
     /// Ends a client's seat: drops its pins, drafts and leases. Sealed objects stay: they are their owners'.
     ///
     /// Call it when the client's process has ended, or has left by dropping its [`StoreClient`](crate::StoreClient):

@@ -1,7 +1,9 @@
 //! Where every byte of the segment is.
 
+use std::sync::atomic::Ordering;
+
 use super::StoreDaemon;
-use crate::layout::{LANES, UNIT};
+use crate::layout::{LANES, Phase, State, UNIT, unhold};
 
 /// Counters kept beside the free ranges, so that the two check each other.
 #[derive(Debug, Clone, Default)]
@@ -38,6 +40,12 @@ pub struct StoreStats {
     pub deferred_objects: u64,
     /// Bytes of the longest free range.
     pub largest_free: u64,
+    /// Sealed objects that were not taken out.
+    pub objects: u64,
+    /// Pins of clients with a seat.
+    pub pins: u64,
+    /// Objects that clients with a seat are creating or gave up, until their memory is back.
+    pub drafts: u64,
     /// Clients with a seat.
     pub clients: u64,
     /// Objects that were taken out since the store began.
@@ -58,7 +66,8 @@ impl StoreStats {
 }
 
 impl StoreDaemon {
-    /// Accounts for every byte. Looks at all free ranges: for people and tests, not for every request.
+    /// Accounts for every byte. Looks at all free ranges, the touched part of the object table and all pins: for people
+    /// and tests, not for every request.
     pub fn stats(&self) -> StoreStats {
         let mut leased = 0;
         for client in self.clients.values() {
@@ -69,6 +78,7 @@ impl StoreDaemon {
             }
         }
         let free = &self.memory.free;
+        let (pins, drafts) = self.held();
         StoreStats {
             free_warm: free.bytes() - free.cold_bytes(),
             free_cold: free.cold_bytes(),
@@ -79,11 +89,38 @@ impl StoreDaemon {
             deferred: self.deferred.values().map(|object| object.footprint).sum(),
             deferred_objects: self.deferred.len() as u64,
             largest_free: free.largest(),
+            objects: self.sealed_objects(),
+            pins,
+            drafts,
             clients: self.clients.len() as u64,
             freed_objects: self.counters.freed,
             refused: self.counters.refused,
             resident: self.memory.segment.resident_bytes().unwrap_or(0),
             table_resident: self.table_file.resident_bytes().unwrap_or(0),
         }
+    }
+
+    /// Sealed objects; none if the system does not tell which part of the table was touched.
+    fn sealed_objects(&self) -> u64 {
+        let slots = self.table.touched(&self.table_file).unwrap_or_default();
+        let sealed = |state: State| state.phase == Phase::Sealed;
+        slots.iter().filter(|slot| slot.load(Ordering::Acquire).is_some_and(sealed)).count() as u64
+    }
+
+    /// What the hold words of all clients stand for: pins and drafts.
+    fn held(&self) -> (u64, u64) {
+        let (mut pins, mut drafts) = (0, 0);
+        for (seat, client) in &self.clients {
+            for word in client.pages.held() {
+                let (index, generation) = unhold(word);
+                let state = self.table.slot(index).and_then(|slot| slot.load(Ordering::Acquire));
+                match state.filter(|state| state.generation == generation).map(|state| (state.phase, state.seat)) {
+                    Some((Phase::Sealed | Phase::Closing, _)) => pins += 1,
+                    Some((Phase::Claimed | Phase::Draft | Phase::Dropped, creator)) if creator == *seat => drafts += 1,
+                    _ => {}
+                }
+            }
+        }
+        (pins, drafts)
     }
 }
