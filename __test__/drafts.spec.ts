@@ -3,8 +3,8 @@ import { closeSync, mkdtempSync, openSync, read, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
-import { allocate, type Draft, get, getRange, locate, put, remote, state } from 'heliostat';
-import { collectGarbage, eventually, storeIsEmpty, withCluster } from './support/cluster.js';
+import { allocate, type Draft, get, getRange, locate, put, remote, state, wait } from 'heliostat';
+import { collectGarbage, eventually, storeIsEmpty, withCluster, workerPids } from './support/cluster.js';
 
 withCluster(test);
 
@@ -76,6 +76,26 @@ test('a task may return a draft, alone or inside a value', async (t) => {
   const { shape, data } = await tensor.remote(60_000).get();
   t.deepEqual(shape, [60_000]);
   t.true(data instanceof Float32Array && data.length === 60_000 && data.every((x) => x === 2.5));
+});
+
+test.serial('a draft that a worker returned outlives the worker', async (t) => {
+  const fill = remote((n: number) => {
+    const data = allocate(Float32Array, n);
+    data.view.fill(3.5);
+    return { pid: process.pid, data };
+  });
+  await (async () => {
+    const ref = fill.remote(100_000);
+    // Its value is there, and this process has not looked at it.
+    t.is((await wait([ref])).ready.length, 1);
+    const pids = await workerPids();
+    for (const pid of pids) process.kill(pid, 'SIGKILL');
+    await eventually('the end of the workers', async () => !(await workerPids()).some((pid) => pids.includes(pid)));
+    t.true((await state.memory()).objects > 0);
+    const { pid, data } = await ref.get();
+    t.true(pids.includes(pid), 'the task did not run again');
+    t.true(data instanceof Float32Array && data.length === 100_000 && data.every((x) => x === 3.5));
+  })();
 });
 
 test('drafts inside a value that is put are sealed with it', async (t) => {

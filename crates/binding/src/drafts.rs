@@ -34,7 +34,7 @@ unsafe extern "C" fn finalize(_env: Env, _data: *mut c_void, hint: *mut c_void) 
 /// The value around a draft: its bytes stay where they are, unless what the codec wrote does not fit before them.
 pub(crate) fn seal(client: &Client, draft: u32, id: ObjectId, owner: u32, parts: Parts<'_>) -> Result<Blob, Thrown> {
     let space = drafts(|drafts| drafts.open.remove(&draft)).ok_or_else(|| Thrown::argument("an open draft"))?;
-    match client.seal(space, parts.header, parts.refs) {
+    match client.seal(space, owner, parts.header, parts.refs) {
         Ok(blob) => Ok(blob),
         Err(SealOutcome::Failed(error)) => Err(put_error(&error)),
         Err(SealOutcome::TooLong(mut space)) => {

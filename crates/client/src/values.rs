@@ -99,15 +99,16 @@ impl Client {
         Ok((Space { draft, length }, address.wrapping_add(HEAD as usize)))
     }
 
-    /// Makes a value of which the memory is the one buffer. Gives the memory back when the rest is too long for the
-    /// page before it.
-    pub fn seal(&self, space: Space, header: &[u8], refs: &[Handle]) -> Result<Blob, SealOutcome> {
+    /// Makes a value of which the memory is the one buffer, as an object of the process with the seat `owner`. Gives the
+    /// memory back when the rest is too long for the page before it.
+    pub fn seal(&self, space: Space, owner: u32, header: &[u8], refs: &[Handle]) -> Result<Blob, SealOutcome> {
         let entries = self.entries(refs);
         let Some(layout) = Layout::around(header.len(), HEAD, space.length, entries.len()) else {
             return Err(SealOutcome::TooLong(space));
         };
         let Space { mut draft, .. } = space;
         layout.write_head(draft.bytes_mut(), header, &entries);
+        draft.set_owner(owner);
         let locator = draft
             .seal()
             .map_err(|error| SealOutcome::Failed(self.put_error(heliostat_store::PutError::from(error))))?;

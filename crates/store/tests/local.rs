@@ -215,6 +215,27 @@ fn objects_pins_and_drafts_are_counted() {
 }
 
 #[test]
+fn a_draft_changes_its_owner_before_it_is_sealed() {
+    let store = Store::new(4 * MIB);
+    let (owner, worker) = (store.client(), store.client());
+    let (seat, bytes) = (owner.params().client, content(3, 100_000));
+    let mut draft = worker.create(id(1), Layout::new(100_000).whole_pages()).unwrap();
+    draft.bytes_mut().copy_from_slice(&bytes);
+    draft.set_owner(u32::MAX);
+    draft.set_owner(seat);
+    let locator = draft.seal().unwrap();
+    let number = worker.params().client;
+    let owned_by = |seat| store.daemon.lock().unwrap().owned_by(seat).unwrap();
+    assert!(owned_by(number).is_empty());
+    assert_eq!(owned_by(seat), [(id(1), locator)]);
+    store.gone(worker);
+    assert_eq!(owner.lookup(&id(1)), Some(locator), "the id is what it was");
+    assert_eq!(owner.pin(&locator).unwrap().bytes(), bytes);
+    owner.free(&[locator]);
+    store.assert_empty();
+}
+
+#[test]
 fn a_pin_outlives_its_client() {
     let store = Store::new(MIB);
     let client = store.client();

@@ -333,6 +333,12 @@ impl Draft {
         Ok(())
     }
 
+    /// Gives the object to the process with this seat, or to one on another node (0), as
+    /// [`Layout::owned_by`] does from the beginning. Who owns a draft matters to nobody before it is sealed.
+    pub fn set_owner(&mut self, client: u32) {
+        self.record().set_owner(client & MAX_SEAT);
+    }
+
     /// Where the object will be once it is sealed.
     pub fn locator(&self) -> &Locator {
         &self.locator
@@ -360,8 +366,12 @@ impl Draft {
         if self.sealed { Ok(self.locator) } else { Err(SealError::Fenced) }
     }
 
+    fn record(&self) -> Slot<'_> {
+        self.inner.table.slot(self.locator.slot).expect("the slot was claimed in this table")
+    }
+
     fn slot(&self) -> Shared<'_> {
-        self.inner.table.slot(self.locator.slot).expect("the slot was claimed in this table").state()
+        self.record().state()
     }
 
     fn conceal(&mut self) -> Result<(), MapError> {
