@@ -28,28 +28,6 @@ pub struct Parts<'a> {
     pub refs: &'a [Handle],
 }
 
-/// Large buffers go in the way that is fastest for the memory that the draft has.
-fn write(
-    layout: &Layout,
-    draft: &mut heliostat_store::Draft,
-    parts: Parts<'_>,
-    refs: &[RefEntry],
-) -> Result<(), heliostat_store::PutError> {
-    let places: Vec<(u64, u64)> = layout.buffers().collect();
-    let first = places.first().map_or(layout.total(), |(offset, _)| *offset);
-    let mut head = vec![0; first as usize];
-    layout.write_head(&mut head, parts.header, refs);
-    draft.write_at(0, &head)?;
-    let mut end = first;
-    for ((offset, len), bytes) in places.into_iter().zip(parts.buffers) {
-        // Padding is zero, whatever the memory held before.
-        draft.write_at(end, &ZEROS[..(offset - end) as usize])?;
-        draft.write_at(offset, bytes)?;
-        end = offset + len;
-    }
-    Ok(())
-}
-
 /// As many as lie between two buffers at most.
 const ZEROS: [u8; 4096] = [0; 4096];
 
@@ -82,10 +60,18 @@ impl Client {
             return Ok(Blob::Inline(self.inline(parts)));
         }
         let layout = Layout::new(parts.header.len(), lens(), refs.len(), true);
-        let object = heliostat_store::Layout::new(layout.total()).owned_by(owner);
-        let mut draft = self.store().create(id, object).map_err(|error| self.put_error(error))?;
-        write(&layout, &mut draft, parts, &refs).map_err(|error| self.put_error(error))?;
-        let locator = draft.seal().map_err(heliostat_store::PutError::from).map_err(|error| self.put_error(error))?;
+        let places: Vec<(u64, u64)> = layout.buffers().collect();
+        let first = places.first().map_or(layout.total(), |(offset, _)| *offset);
+        let mut head = vec![0; first as usize];
+        layout.write_head(&mut head, parts.header, &refs);
+        let mut pieces = vec![&head[..]];
+        let mut end = first;
+        for ((offset, len), bytes) in places.into_iter().zip(parts.buffers) {
+            // Padding is zero, whatever the memory held before.
+            pieces.extend([&ZEROS[..(offset - end) as usize], bytes]);
+            end = offset + len;
+        }
+        let locator = self.store().put_parts(id, owner, &pieces).map_err(|error| self.put_error(error))?;
         Ok(Blob::Stored(locator))
     }
 

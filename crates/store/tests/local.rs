@@ -186,6 +186,27 @@ fn a_pinned_object_outlives_its_freeing_and_its_memory_is_not_reused() {
 }
 
 #[test]
+fn parts_are_stored_one_behind_the_other() {
+    let store = Store::new(4 * MIB);
+    let (writer, reader) = (store.client(), store.client());
+    let (short, long) = (content(1, 777), content(2, 200_001));
+    let cases: [&[&[u8]]; 5] =
+        [&[], &[&short, &[], &short], &[&short, &long], &[&long, &short, &long], &[short.as_slice(); 100]];
+    // The second round meets memory that is not zero.
+    for round in 0..2 {
+        for (n, parts) in cases.into_iter().enumerate() {
+            let locator = writer.put_parts(id(n as u32), reader.params().client, parts).unwrap();
+            assert_eq!(reader.pin(&locator).unwrap().bytes(), parts.concat(), "case {n}, round {round}");
+            let owned = store.daemon.lock().unwrap().owned_by(reader.params().client).unwrap();
+            assert_eq!(owned, [(id(n as u32), locator)]);
+            store.stats();
+            writer.free(&[locator]);
+        }
+    }
+    store.assert_empty();
+}
+
+#[test]
 fn objects_pins_and_drafts_are_counted() {
     let store = Store::new(4 * MIB);
     let (writer, reader) = (store.client(), store.client());
