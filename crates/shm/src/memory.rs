@@ -36,7 +36,7 @@ pub struct Headroom {
     pub limit: Limit,
 }
 
-/// Reads the headroom of this process; costs some tens of microseconds.
+/// Reads the headroom of this process: a dozen files of the kernel, 0.2 to 0.35 ms where that was measured.
 pub fn headroom() -> Headroom {
     Probe { proc: Path::new("/proc"), root: Path::new("/") }.headroom()
 }
