@@ -124,6 +124,22 @@ test.serial('shutdown inside a task ends nothing but what the task held', async 
   await shutdown();
 });
 
+test.serial('views outlive the session, and a write into one stays harmless', async (t) => {
+  await init({ numCpus: 1 });
+  const view = await get(put(new Uint8Array(300_000).fill(9)));
+  await shutdown();
+  t.true(view.every((byte) => byte === 9));
+  try {
+    view[0] = 1;
+  } catch (error) {
+    t.true(error instanceof TypeError); // an immutable buffer
+  }
+  await init({ numCpus: 1 });
+  t.is((await get(put(new Uint8Array(300_000).fill(3))))[0], 3);
+  t.is(view[299_999], 9);
+  await shutdown();
+});
+
 test.serial('threads of a process share its membership', async (t) => {
   const context = await init({ numCpus: 1 });
   const worker = new Worker(join(FIXTURES, 'thread.mjs'));

@@ -1,4 +1,6 @@
 import { randomFillSync } from 'node:crypto';
+import { closeSync, openSync, readSync } from 'node:fs';
+import { receiveMessageOnPort } from 'node:worker_threads';
 import test from 'ava';
 import {
   get,
@@ -82,6 +84,42 @@ test.serial('a native write in a driver is undone and reported too', async (t) =
   randomFillSync(Buffer.from(view.buffer as ArrayBuffer, 4096, 64));
   await t.throwsAsync(get(ref), { instanceOf: ReadOnlyObjectError });
   t.true((await get(ref)).every((byte) => byte === 6));
+});
+
+test.serial('whatever native code writes, the object stays as it was', async (t) => {
+  const ref = put(new Uint8Array(200_000).fill(6));
+  const same = async () => (await get(ref)).every((byte) => byte === 6);
+  const file = openSync('/dev/zero', 'r');
+  // A system call meets a read-only page: an error, and nothing written.
+  const view = await get(ref);
+  t.throws(() => readSync(file, view, 0, 100, null), { code: 'EFAULT' });
+  closeSync(file);
+  t.true(await same());
+  for (const write of [
+    (target: Uint8Array) => new TextEncoder().encodeInto('text', target),
+    (target: Uint8Array) => crypto.getRandomValues(target.subarray(0, 64)),
+    (target: Uint8Array) => randomFillSync(target, 100, 64),
+  ]) {
+    const target = await get(ref);
+    let refused = false;
+    try {
+      write(target);
+    } catch {
+      refused = true; // where the engine looks whether the buffer is immutable
+    }
+    if (!refused) await t.throwsAsync(get(ref), { instanceOf: ReadOnlyObjectError });
+    t.true(await same());
+  }
+});
+
+test('a view that is posted arrives as a copy', async (t) => {
+  const view = await get(put(new Uint8Array(300_000).fill(4)));
+  const { port1, port2 } = new MessageChannel();
+  port1.postMessage(view);
+  const { message } = receiveMessageOnPort(port2) as { message: Uint8Array };
+  port1.close();
+  t.deepEqual(message, view);
+  t.not(message.buffer, view.buffer);
 });
 
 test.serial('two objects of one granule are both reported, and its reuse shows no old bytes', async (t) => {
