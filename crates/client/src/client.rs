@@ -83,6 +83,8 @@ impl Client {
         let daemon = Arc::new(DaemonEnd::new(channel)?);
         let link: Arc<dyn DaemonLink> = Arc::clone(&daemon) as _;
         let store = StoreClient::attach(seat, link)?;
+        // Idle in a process that puts little, and half the price of a small put into fresh memory in one that puts much.
+        store.prefault_in_background()?;
         let identity = Identity {
             worker: welcome.worker,
             node: welcome.node,

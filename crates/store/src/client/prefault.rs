@@ -12,7 +12,7 @@ impl StoreClient {
     /// From now on a thread prepares leases in the background, so that the first use of memory for small objects neither
     /// waits for the daemon nor faults. The thread ends with the client. Further calls do nothing.
     ///
-    /// It can only gain where a core is free: measure before you turn it on.
+    /// It gains where a core is free, and costs next to nothing where none is: see `docs/design/store.md`.
     pub fn prefault_in_background(&self) -> std::io::Result<()> {
         let (nudge, nudges) = sync_channel(1);
         if self.inner.lanes.nudge.set(nudge).is_ok() {
