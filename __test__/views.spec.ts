@@ -1,5 +1,6 @@
 import { randomFillSync } from 'node:crypto';
 import { closeSync, openSync, readSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { receiveMessageOnPort } from 'node:worker_threads';
 import test from 'ava';
 import {
@@ -14,6 +15,9 @@ import {
   TaskError,
 } from 'heliostat';
 import { collectGarbage, withCluster } from './support/cluster.js';
+
+/** The addon itself, for what no user can ask of it. */
+const native = createRequire(import.meta.url)('../native.cjs') as { refuseViews(refuse: boolean): void };
 
 withCluster(test);
 
@@ -109,6 +113,27 @@ test.serial('whatever native code writes, the object stays as it was', async (t)
     }
     if (!refused) await t.throwsAsync(get(ref), { instanceOf: ReadOnlyObjectError });
     t.true(await same());
+  }
+});
+
+test.serial('where external buffers are refused, reads copy, and that is said once', async (t) => {
+  const warnings: string[] = [];
+  const listen = (warning: Error & { code?: string }) => warnings.push(warning.code ?? '');
+  process.on('warning', listen);
+  native.refuseViews(true);
+  try {
+    for (const fill of [1, 2]) {
+      const value = await get(put(new Uint8Array(300_000).fill(fill)));
+      t.true(value.length === 300_000 && value.every((byte) => byte === fill));
+    }
+    await new Promise((resolve) => setImmediate(resolve));
+    t.deepEqual(
+      warnings.filter((code) => code === 'NO_EXTERNAL_BUFFERS'),
+      ['NO_EXTERNAL_BUFFERS'],
+    );
+  } finally {
+    native.refuseViews(false);
+    process.off('warning', listen);
   }
 });
 

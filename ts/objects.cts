@@ -19,7 +19,7 @@ import {
   withRoom,
 } from './transfer.cjs';
 import type { Draft, GetOptions, PutOptions, Sealed, TypedArray, ValueOf, Values, WaitOptions } from './types.cjs';
-import { takeViolation, views } from './writes.cjs';
+import { noteCopies, takeViolation, views } from './writes.cjs';
 
 /**
  * Serialises and stores `value`; the reference is usable immediately.
@@ -138,6 +138,7 @@ function take(refs: readonly ObjectRef[], handles: number[]): Taken[] {
     if (value === undefined) throw new NotInitializedError('shutdown() was called while this get was under way');
     if (!isFailure(value) && value.buffers.length > 0) {
       views.given = true;
+      noteCopies();
       trackRef(ref);
       noteGiven(value.buffers.reduce((sum, { byteLength }) => sum + byteLength, 0));
     }

@@ -38,6 +38,18 @@ export function noteWrites(): void {
 
 const OBJECT = 'object:';
 
+let toldOfCopies = false;
+
+/** Says once that this runtime refuses buffers outside of its own memory, so that reads copy. */
+export function noteCopies(): void {
+  if (toldOfCopies || !native.takeCopied()) return;
+  toldOfCopies = true;
+  process.emitWarning('this runtime refuses external buffers: what comes out of the object store is copied', {
+    type: 'HeliostatWarning',
+    code: 'NO_EXTERNAL_BUFFERS',
+  });
+}
+
 /** Whether this thread ever got a view that could be written into. */
 export const views = { given: false };
 

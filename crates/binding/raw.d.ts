@@ -56,6 +56,10 @@ export declare function setTransfer(transfer: (this: ArrayBuffer) => ArrayBuffer
 /** Bytes of the store's buffers that this thread holds, or held and did not sweep yet. */
 export declare function heldBytes(): number
 export declare function sweepViews(): number
+/** Whether buffers outside of the engine's memory are taken for refused, as some runtimes do; for tests. */
+export declare function refuseViews(refuse: boolean): void
+/** Whether data was copied since the last call because such buffers are refused. */
+export declare function takeCopied(): boolean
 export declare function trackRef(handle: number, ref: object): void
 export declare function untrackRef(handle: number): void
 /** Handles of tracked references that were collected; they are untracked. */

@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::c_void;
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use heliostat_client::Client;
@@ -49,6 +50,11 @@ struct Watch {
     /// Writes that were healed before anybody asked for them.
     written: Vec<String>,
 }
+
+/// Buffers outside of the engine's memory are not to be tried; tests set it, where the engine would allow them.
+static REFUSED: AtomicBool = AtomicBool::new(false);
+/// Data was copied because they are refused.
+static COPIED: AtomicBool = AtomicBool::new(false);
 
 static WATCH: Mutex<Option<Watch>> = Mutex::new(None);
 
@@ -203,7 +209,9 @@ pub(crate) fn external(
         // Another addon replaced the handler; without it a write would end the process.
         let _ = guard::reinstall();
     }
-    let Some((buffer, held)) = create(scope, pin, offset, length, label) else {
+    let made = if REFUSED.load(Ordering::Relaxed) { None } else { create(scope, pin, offset, length, label) };
+    let Some((buffer, held)) = made else {
+        COPIED.store(true, Ordering::Relaxed);
         // Runtimes without external buffers get a copy.
         return immutable(scope, scope.array_buffer(&pin.bytes()[offset..offset + length]));
     };
@@ -279,6 +287,17 @@ raw_functions! {
         unsafe { sys::napi_create_reference(scope.env, function, 1, &raw mut reference) };
         with_cache(scope.env, |cache| cache.transfer = Some(reference));
         Ok(scope.undefined())
+    }
+
+    /// From now on, whether buffers outside of the engine's memory are taken for refused, as some runtimes do.
+    fn refuse_views = c"refuseViews" (refuse) |scope| {
+        REFUSED.store(scope.get_bool(refuse)?, Ordering::Relaxed);
+        Ok(scope.undefined())
+    }
+
+    /// Whether data was copied since the last call because such buffers are refused.
+    fn take_copied = c"takeCopied" () |scope| {
+        Ok(scope.bool(COPIED.swap(false, Ordering::Relaxed)))
     }
 
     /// Watches a reference of JavaScript weakly.
