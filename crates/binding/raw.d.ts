@@ -18,7 +18,6 @@ export declare function put(header: Uint8Array, headerLength: number, buffers: B
 export declare function read(handle: number): RawValue | RawFailure | undefined
 /** The length of a small inline value, copied into `scratch`; -1 for every other state. */
 export declare function readInto(handle: number, scratch: Uint8Array): number
-export declare function retain(handle: number): void
 export declare function release(handle: number): void
 export declare function free(handle: number): boolean
 export declare function refId(handle: number): string

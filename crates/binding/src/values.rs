@@ -172,13 +172,6 @@ raw_functions! {
         Ok(scope.number(client.read_small(handle, target).map_or(-1.0, |length| length as f64)))
     }
 
-    /// One more handle for the same reference.
-    fn retain = c"retain" (handle) |scope| {
-        let (client, handle) = (client()?, scope.get_u32(handle)?);
-        client.with_core(|core| core.retain(handle));
-        Ok(scope.undefined())
-    }
-
     /// A handle is gone. Without a membership there is nothing left to release.
     fn release = c"release" (handle) |scope| {
         let handle = scope.get_u32(handle)?;

@@ -226,7 +226,7 @@ impl Client {
     /// Copies a serialised value without references into `target` when it is here and fits; returns its length.
     pub fn read_small(&self, handle: Handle, target: &mut [u8]) -> Option<usize> {
         let bytes = self.with_core(|core| {
-            core.wait(&[handle], 0, false, &*self.shared);
+            core.need(handle, &*self.shared);
             match core.value(handle)? {
                 Value::Ready(blob) => Some(blob.clone()),
                 Value::Failed(_) => None,

@@ -348,7 +348,7 @@ impl Core {
 
     /// Makes sure that a pending value of another owner is here or on its way. What a process of this node has put is
     /// there to be read: sealing published it. Of a task's result the owner alone says which attempt counts.
-    pub(crate) fn need(&mut self, handle: Handle, look: Look<'_>) {
+    pub fn need(&mut self, handle: Handle, look: &dyn Values) {
         let Some(object) = self.objects.get(handle) else { return };
         let (Some(owner), None) = (object.owner, &object.value) else { return };
         let id = object.id;
