@@ -4,6 +4,7 @@
 #![allow(unsafe_code)] // N-API is a C interface
 
 mod drafts;
+mod event_loop;
 pub mod lifecycle;
 mod output;
 mod port;

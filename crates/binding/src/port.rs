@@ -8,16 +8,20 @@ use std::sync::{Mutex, PoisonError};
 use heliostat_client::{Event, PortId};
 use napi::sys;
 
+use crate::event_loop::{self, Attendance};
 use crate::raw::{Env, Scope, Thrown, Value, raw_functions};
 use crate::runtime::{client, current};
 
 /// A thread's mailbox, by its environment's address.
 static OPEN: Mutex<Option<HashMap<usize, Entry>>> = Mutex::new(None);
 
+/// How a thread learns of news.
 #[derive(Clone, Copy)]
-struct Entry {
-    port: PortId,
-    function: usize,
+enum Entry {
+    /// Its event loop takes what other processes send: the address of its [`Attendance`], used on that thread only.
+    Loop { port: PortId, attendance: usize },
+    /// Other threads call a thread-safe function, given by its address.
+    Function { port: PortId, function: usize },
 }
 
 /// A thread-safe function's address; N-API allows its calls from any thread.
@@ -44,10 +48,23 @@ fn entries<R>(body: impl FnOnce(&mut HashMap<usize, Entry>) -> R) -> R {
 
 /// The calling thread's port.
 pub(crate) fn of(env: Env) -> Option<PortId> {
-    entries(|open| open.get(&(env as usize)).map(|entry| entry.port))
+    entries(|open| open.get(&(env as usize)).copied()).map(|entry| match entry {
+        Entry::Loop { port, .. } | Entry::Function { port, .. } => port,
+    })
 }
 
-/// Runs on the JavaScript thread for each wake: hands the news to the callback as numbers.
+/// The news as numbers: waits are their numbers, the rest is negative.
+pub(crate) fn numbers(scope: Scope, events: &[Event]) -> Value {
+    scope.array(events.iter().map(|event| {
+        scope.number(match event {
+            Event::Over(wait) => f64::from(*wait),
+            Event::Task => -1.0,
+            Event::NodeGone => -3.0,
+        })
+    }))
+}
+
+/// Runs on the JavaScript thread for each wake: hands the news to the callback.
 unsafe extern "C" fn deliver(env: Env, callback: Value, _context: *mut c_void, _data: *mut c_void) {
     if env.is_null() {
         return; // the environment is closing
@@ -58,38 +75,43 @@ unsafe extern "C" fn deliver(env: Env, callback: Value, _context: *mut c_void, _
         return;
     }
     let scope = Scope { env };
-    // Waits are their numbers; the rest is negative.
-    let numbers = events.into_iter().map(|event| {
-        scope.number(match event {
-            Event::Over(wait) => f64::from(wait),
-            Event::Task => -1.0,
-            Event::Written => -2.0,
-            Event::NodeGone => -3.0,
-        })
-    });
-    let argument = [scope.array(numbers)];
+    let argument = [numbers(scope, &events)];
     // SAFETY: the engine calls this with a handle scope and the current environment.
     unsafe {
         sys::napi_call_function(env, scope.undefined(), callback, 1, argument.as_ptr(), ptr::null_mut());
     }
 }
 
+/// The environment ends, and its mailbox is closed by whoever says so.
+pub(crate) fn forget(env: Env) {
+    entries(|open| open.remove(&(env as usize)));
+}
+
 fn close(env: usize) {
-    let Some(entry) = entries(|open| open.remove(&env)) else { return };
-    if let Some(client) = current() {
-        client.close_port(entry.port);
-    }
-    // SAFETY: made by `open_port` in this environment, and taken out of the table only once.
-    unsafe {
-        sys::napi_release_threadsafe_function(
-            entry.function as sys::napi_threadsafe_function,
-            sys::ThreadsafeFunctionReleaseMode::abort,
-        );
+    match entries(|open| open.remove(&env)) {
+        None => {}
+        // SAFETY: made by `open_port` on this thread, and closed only once: it was just taken out of the table.
+        Some(Entry::Loop { attendance, .. }) => unsafe { (*(attendance as *mut Attendance)).close() },
+        Some(Entry::Function { port, function }) => {
+            if let Some(client) = current() {
+                client.close_port(port);
+            }
+            // SAFETY: made by `open_port` in this environment, and taken out of the table only once.
+            unsafe {
+                sys::napi_release_threadsafe_function(
+                    function as sys::napi_threadsafe_function,
+                    sys::ThreadsafeFunctionReleaseMode::abort,
+                );
+            }
+        }
     }
 }
 
 unsafe extern "C" fn on_cleanup(env: *mut c_void) {
-    close(env as usize);
+    // An attending loop has its own hook, which waits for it.
+    if matches!(entries(|open| open.get(&(env as usize)).copied()), Some(Entry::Function { .. })) {
+        close(env as usize);
+    }
 }
 
 raw_functions! {
@@ -98,6 +120,13 @@ raw_functions! {
     fn open_port = c"openPort" (callback) |scope| {
         let client = client()?;
         close(scope.env as usize);
+        let env = scope.env as usize;
+        if let Some(attendance) = event_loop::attend(scope.env, &client, callback) {
+            // SAFETY: just made on this thread.
+            let port = unsafe { (*attendance).port() };
+            entries(|open| open.insert(env, Entry::Loop { port, attendance: attendance as usize }));
+            return Ok(scope.u32(port));
+        }
         let mut function: sys::napi_threadsafe_function = ptr::null_mut();
         // SAFETY: `callback` is checked by the engine; null hooks are allowed.
         let status = unsafe {
@@ -113,8 +142,7 @@ raw_functions! {
         unsafe { sys::napi_unref_threadsafe_function(scope.env, function) };
         let waker = Waker(function as usize);
         let port = client.open_port(Box::new(move || waker.wake()));
-        let env = scope.env as usize;
-        entries(|open| open.insert(env, Entry { port, function: function as usize }));
+        entries(|open| open.insert(env, Entry::Function { port, function: function as usize }));
         // SAFETY: the hook only uses the address as a key; hooks of one environment run once, at its end.
         unsafe {
             sys::napi_remove_env_cleanup_hook(scope.env, Some(on_cleanup), env as *mut c_void);
@@ -132,14 +160,19 @@ raw_functions! {
     /// Whether pending news keep this thread's event loop alive.
     fn hold_loop = c"holdLoop" (hold) |scope| {
         let hold = scope.get_bool(hold)?;
-        if let Some(entry) = entries(|open| open.get(&(scope.env as usize)).copied()) {
-            let function = entry.function as sys::napi_threadsafe_function;
-            // SAFETY: open in this environment, see above.
-            unsafe {
-                if hold {
-                    sys::napi_ref_threadsafe_function(scope.env, function);
-                } else {
-                    sys::napi_unref_threadsafe_function(scope.env, function);
+        match entries(|open| open.get(&(scope.env as usize)).copied()) {
+            None => {}
+            // SAFETY: open on this thread, see above.
+            Some(Entry::Loop { attendance, .. }) => unsafe { (*(attendance as *mut Attendance)).hold(hold) },
+            Some(Entry::Function { function, .. }) => {
+                let function = function as sys::napi_threadsafe_function;
+                // SAFETY: open in this environment, see above.
+                unsafe {
+                    if hold {
+                        sys::napi_ref_threadsafe_function(scope.env, function);
+                    } else {
+                        sys::napi_unref_threadsafe_function(scope.env, function);
+                    }
                 }
             }
         }

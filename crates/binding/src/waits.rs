@@ -31,6 +31,6 @@ raw_functions! {
     fn block = c"block" (handles, timeout) |scope| {
         let (client, handles, timeout) = (client()?, scope.handles(handles)?, scope.get_f64(timeout)?);
         let timeout = (timeout >= 0.0).then(|| Duration::try_from_secs_f64(timeout / 1000.0).unwrap_or(Duration::MAX));
-        Ok(scope.bool(client.block(&handles, timeout)))
+        Ok(scope.bool(client.block(port::of(scope.env), &handles, timeout)))
     }
 }

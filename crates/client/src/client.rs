@@ -1,6 +1,6 @@
 //! One process's side of the cluster: the state machine behind a lock, with its connections and its store.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -10,14 +10,16 @@ use heliostat_proto::blob::BlobView;
 use heliostat_proto::message::{NodeState, Role, ToDaemon, Welcome};
 use heliostat_proto::{Blob, Failure, Locator, ObjectId, RefEntry, Value};
 use heliostat_runtime::{Action, Core, Handle, Identity, Submission, Values, WaitId};
+use heliostat_shm::bell::Ringer;
 use heliostat_store::{DaemonLink, Pin, PinError, StoreClient};
 use heliostat_wire::Channel;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::daemon_end::DaemonEnd;
 use crate::error::ConnectError;
 use crate::io;
 use crate::output::Printer;
-use crate::peers::Handed;
+use crate::peers::{Handed, Peers};
 use crate::ports::{Event, Notify, PortId, Ports};
 use crate::rpc::Calls;
 
@@ -55,6 +57,9 @@ pub(crate) struct Shared {
     pub(crate) welcome: Welcome,
     pub(crate) store: StoreClient,
     pub(crate) daemon: Arc<DaemonEnd>,
+    pub(crate) peers: Peers,
+    /// How others wake this process.
+    pub(crate) bell: Arc<Ringer>,
     pub(crate) ports: Ports,
     pub(crate) states: Calls<NodeState>,
     pub(crate) printer: Mutex<Option<Printer>>,
@@ -79,7 +84,7 @@ impl Client {
     /// Joins the node behind `socket`: says hello, maps the store, starts the thread that reads.
     pub fn connect(socket: OwnedFd, options: ClientOptions) -> Result<Self, ConnectError> {
         let channel = Channel::new(socket)?;
-        let (welcome, seat, inbox) = crate::hello::hello(&channel, options.role)?;
+        let (welcome, seat, bell, inbox) = crate::hello::hello(&channel, options.role)?;
         let daemon = Arc::new(DaemonEnd::new(channel)?);
         let link: Arc<dyn DaemonLink> = Arc::clone(&daemon) as _;
         let store = StoreClient::attach(seat, link)?;
@@ -99,6 +104,8 @@ impl Client {
             welcome,
             store,
             daemon,
+            peers: Peers::default(),
+            bell: Arc::new(bell),
             ports: Ports::default(),
             states: Calls::default(),
             printer: Mutex::new(printer),
@@ -152,9 +159,51 @@ impl Client {
         self.shared.ports.open(notify)
     }
 
+    /// Opens the mailbox of a JavaScript thread whose event loop polls [`Self::loop_event`] and calls
+    /// [`Self::loop_sleeps`], [`Self::loop_wakes`] and [`Self::serve`]. `None` when another thread's loop does so.
+    pub fn attend(&self) -> Option<PortId> {
+        let bell = Arc::clone(&self.shared.bell);
+        let port = self.shared.ports.open_attended(Box::new(move || {
+            let _ = bell.call_loop();
+        }))?;
+        self.shared.bell.wake_up();
+        Some(port)
+    }
+
+    /// What the attending event loop polls for reading.
+    pub fn loop_event(&self) -> BorrowedFd<'_> {
+        self.shared.bell.at_loop()
+    }
+
+    /// The attending event loop is about to sleep. Returns whether it must not, and call [`Self::serve`] instead.
+    pub fn loop_sleeps(&self, port: PortId) -> bool {
+        self.shared.bell.sleep();
+        let busy = self.shared.ports.has_events(port) || self.shared.peers.have_news();
+        if busy {
+            self.shared.bell.wake_up();
+        }
+        busy
+    }
+
+    /// The attending event loop was woken, by whatever it was.
+    pub fn loop_wakes(&self) {
+        self.shared.bell.wake_up();
+    }
+
+    /// Takes what others sent, on the attending thread, and gives its news.
+    pub fn serve(&self, port: PortId) -> Vec<Event> {
+        self.shared.bell.hush_loop();
+        self.shared.bell.wake_up();
+        self.shared.receive_all();
+        self.shared.ports.take(port)
+    }
+
     /// Closes a mailbox and gives its waits up.
     pub fn close_port(&self, port: PortId) {
         let waits = self.shared.ports.close(port);
+        if !self.shared.ports.is_attended() {
+            self.shared.bell.leave();
+        }
         self.with_core(|core| waits.into_iter().for_each(|wait| core.end_wait(wait)));
     }
 
@@ -182,34 +231,66 @@ impl Client {
         self.shared.look_at_waits();
     }
 
-    /// Blocks the calling thread. Returns whether it is over, else the time ran out.
-    pub fn block(&self, handles: &[Handle], timeout: Option<Duration>) -> bool {
+    /// Blocks the calling thread, whose port is given if it has one. Returns whether it is over, else the time ran out.
+    pub fn block(&self, port: Option<PortId>, handles: &[Handle], timeout: Option<Duration>) -> bool {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let wait = self.with_core(|core| core.wait(handles, handles.len(), true, &*self.shared));
         let Some(wait) = wait else { return true };
         self.shared.blocked.fetch_add(1, Ordering::AcqRel);
         self.shared.look_at_waits();
-        let mut core = self.shared.lock_core();
-        let over = loop {
-            if core.is_over(wait) || self.is_gone() {
-                break true;
-            }
-            core = match deadline {
-                None => self.shared.changed.wait(core).unwrap_or_else(PoisonError::into_inner),
-                Some(deadline) => {
-                    let Some(left) = deadline.checked_duration_since(Instant::now()).filter(|d| !d.is_zero()) else {
-                        break false;
-                    };
-                    self.shared.changed.wait_timeout(core, left).unwrap_or_else(PoisonError::into_inner).0
-                }
-            };
+        let over = if port.is_some_and(|port| self.shared.ports.attends(port)) {
+            self.block_attending(wait, deadline)
+        } else {
+            self.block_aside(wait, deadline)
         };
-        core.end_wait(wait);
-        self.shared.perform(&mut core);
-        drop(core);
+        self.with_core(|core| core.end_wait(wait));
         self.shared.blocked.fetch_sub(1, Ordering::AcqRel);
         self.shared.look_at_waits();
         over
+    }
+
+    /// Others serve what comes.
+    fn block_aside(&self, wait: WaitId, deadline: Option<Instant>) -> bool {
+        let mut core = self.shared.lock_core();
+        loop {
+            if core.is_over(wait) || self.is_gone() {
+                return true;
+            }
+            let changed = &self.shared.changed;
+            core = match deadline {
+                None => changed.wait(core).unwrap_or_else(PoisonError::into_inner),
+                Some(deadline) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return false;
+                    }
+                    changed.wait_timeout(core, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+
+    /// This thread's event loop would serve what comes: it does so here.
+    fn block_attending(&self, wait: WaitId, deadline: Option<Instant>) -> bool {
+        let bell = &self.shared.bell;
+        loop {
+            bell.sleep();
+            let news = self.shared.peers.have_news();
+            let over = self.shared.lock_core().is_over(wait) || self.is_gone();
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if over || (left == Some(Duration::ZERO) && !news) {
+                bell.wake_up();
+                return over;
+            }
+            if !news {
+                let mut fds = [PollFd::from_borrowed_fd(bell.at_loop(), PollFlags::IN)];
+                // An interrupted or failed sleep is a short one.
+                let _ = poll(&mut fds, left.and_then(|left| Timespec::try_from(left).ok()).as_ref());
+            }
+            bell.hush_loop();
+            bell.wake_up();
+            self.shared.receive_all();
+        }
     }
 
     /// Keeps the bytes of a stored value in place while the pin lives.
@@ -317,11 +398,11 @@ impl Shared {
         let mut woken = false;
         for action in core.take_actions() {
             match action {
-                Action::Send { peer, message } => match self.daemon.peers.send(peer, message) {
+                Action::Send { peer, message } => match self.peers.send(peer, message) {
                     Ok(Handed::Sent) => {}
                     Ok(Handed::Connect) => self.daemon.send(&ToDaemon::Connect { request: 0, peer }),
                     // The daemon tells of the end of a process with its facts; until then it is silent.
-                    Err(_) => drop(self.daemon.peers.close(peer)),
+                    Err(_) => drop(self.peers.close(peer)),
                 },
                 Action::Daemon(message) => self.daemon.send(&message),
                 Action::Free(locator) => freed.push(locator),
@@ -332,8 +413,9 @@ impl Shared {
                 Action::Execute(_) | Action::Forgotten => self.ports.task_arrived(),
             }
         }
-        if woken {
+        if woken && self.blocked.load(Ordering::Acquire) > 0 {
             self.changed.notify_all();
+            self.bell.call_loop();
         }
         if !freed.is_empty() {
             self.daemon.send(&ToDaemon::StoreFree { locators: freed });
@@ -350,8 +432,7 @@ impl Shared {
         let failure = Failure::new("NODE_DIED", "the node's daemon ended")
             .hint("the driver that started the embedded node, or the `heliostat start` process, is gone: start again");
         self.with_core(|core| core.on_node_gone(&failure));
-        self.changed.notify_all();
-        self.ports.tell_all(Event::NodeGone);
+        self.tell_gone();
         if !self.left.load(Ordering::Acquire) {
             (self.on_node_gone)();
         }

@@ -8,14 +8,12 @@ use heliostat_store::{DaemonLink, LeaseError, LeaseGrant, LeaseRequest};
 use heliostat_wire::{Channel, ChannelError, Sent};
 use rustix::event::{EventfdFlags, eventfd};
 
-use crate::peers::{Peers, Token};
 use crate::rpc::Calls;
 
 /// The connection, and what wakes the thread that reads it.
 #[derive(Debug)]
 pub(crate) struct DaemonEnd {
     pub(crate) channel: Channel,
-    pub(crate) peers: Peers,
     pub(crate) leases: Calls<Vec<u8>>,
     /// Wakes the reading thread to look at time and orders again.
     pub(crate) wake: OwnedFd,
@@ -23,19 +21,15 @@ pub(crate) struct DaemonEnd {
 
 impl DaemonEnd {
     pub(crate) fn new(channel: Channel) -> Result<Self, ChannelError> {
-        let peers = Peers::new()?;
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        peers.watch(&wake, Token::WAKE)?;
-        peers.watch(&channel, Token::DAEMON)?;
-        Ok(Self { channel, peers, leases: Calls::default(), wake })
+        Ok(Self { channel, leases: Calls::default(), wake })
     }
 
     pub(crate) fn send(&self, message: &ToDaemon) {
         match self.channel.send(message, Vec::new()) {
             Ok(Sent::All) => {}
-            Ok(Sent::Waiting) => drop(self.peers.watch_writing(&self.channel, Token::DAEMON, Sent::Waiting)),
-            // The reading thread sees the end of the connection and tells everybody.
-            Err(_) => self.wake(),
+            // The reading thread flushes when there is room; or sees the end of the connection and tells everybody.
+            Ok(Sent::Waiting) | Err(_) => self.wake(),
         }
     }
 

@@ -23,6 +23,9 @@ pub enum ConnectError {
     /// The store's descriptors did not come along.
     #[error(transparent)]
     SeatFds(#[from] SeatFdsError),
+    /// The bell that others ring could not be opened.
+    #[error(transparent)]
+    Bell(#[from] heliostat_shm::bell::BellError),
     /// The store could not be mapped.
     #[error("the node's store could not be mapped: {0}")]
     Attach(#[from] AttachError),

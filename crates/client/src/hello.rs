@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 
 use heliostat_proto::message::{FromDaemon, PROTOCOL_VERSION, Role, ToDaemon, Welcome};
+use heliostat_shm::bell::{BELL_FDS, Ringer};
 use heliostat_store::{SEAT_FDS, Seat};
 use heliostat_wire::{Channel, ChannelError, Inbox};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -12,7 +13,7 @@ use serde::de::DeserializeOwned;
 use crate::error::ConnectError;
 
 /// Says hello. What came behind the welcome stays in the inbox.
-pub(crate) fn hello(daemon: &Channel, role: Role) -> Result<(Welcome, Seat, Inbox), ConnectError> {
+pub(crate) fn hello(daemon: &Channel, role: Role) -> Result<(Welcome, Seat, Ringer, Inbox), ConnectError> {
     daemon.send(&ToDaemon::Hello { version: PROTOCOL_VERSION, role }, Vec::new())?;
     let mut inbox = Inbox::default();
     let welcome = match receive_blocking(daemon, &mut inbox)? {
@@ -22,7 +23,8 @@ pub(crate) fn hello(daemon: &Channel, role: Role) -> Result<(Welcome, Seat, Inbo
     };
     let params = heliostat_proto::frame::read(&welcome.seat)?;
     let fds = (0..SEAT_FDS).map(|_| inbox.take_fd()).collect::<Result<Vec<OwnedFd>, _>>()?;
-    Ok((welcome, Seat::from_parts(params, fds)?, inbox))
+    let bell = Ringer::open(inbox.take_fds::<BELL_FDS>()?)?;
+    Ok((welcome, Seat::from_parts(params, fds)?, bell, inbox))
 }
 
 /// Reads until the first message is whole.

@@ -1,24 +1,33 @@
-//! The thread that reads: the daemon's and all processes' messages, and the passing of time.
+//! The thread that is always there: reads the daemon's messages, sees time pass, and serves what other processes send
+//! while the event loop is busy.
 
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use heliostat_proto::WorkerId;
-use heliostat_proto::message::{FromDaemon, ToDaemon, ToPeer};
-use heliostat_wire::{ChannelError, Inbox};
-use rustix::event::{Timespec, epoll};
+use heliostat_proto::message::{FromDaemon, ToDaemon};
+use heliostat_shm::ring::Side;
+use heliostat_wire::{ChannelError, Inbox, Link, LinkError};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::client::Shared;
 use crate::output::Output;
-use crate::peers::{Link, Token};
 use crate::ports::Event;
 
 /// A task that waits longer than this lends its CPU to another.
 const LEND_AFTER_MS: u64 = 1;
+/// What came while the event loop ran is left to it for so long.
+const PATIENCE: Duration = Duration::from_micros(200);
+/// While others may send, messages are looked for this often in any case: an event loop that was rung for may be kept by a
+/// callback of the program before it comes to them.
+const ROUNDS: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
+/// Leases are looked at this often.
+const LEASE_ROUND: Duration = Duration::from_millis(20);
 
 pub(crate) fn run(shared: &Shared, mut inbox: Inbox) {
-    let mut reader = Reader { shared, waiting_since: None, lent: false };
+    let mut reader = Reader { shared, waiting_since: None, lent: false, serve_at: None, round: ROUNDS.0, looked: None };
     let end = reader.messages_of_daemon(&mut inbox).and_then(|()| reader.poll(&mut inbox));
     // Whatever ended it, nobody reads any more: all that waits must learn so.
     drop(end);
@@ -31,6 +40,11 @@ struct Reader<'a> {
     waiting_since: Option<u64>,
     /// The daemon was told that the task here waits.
     lent: bool,
+    /// When to serve what the event loop has not.
+    serve_at: Option<Instant>,
+    /// Time between looks at the links.
+    round: Duration,
+    looked: Option<Instant>,
 }
 
 /// Why the thread ends.
@@ -47,58 +61,86 @@ impl From<ChannelError> for End {
     }
 }
 
+impl From<LinkError> for End {
+    fn from(_: LinkError) -> Self {
+        // A process that cannot open a link has no descriptors or no memory left, and tasks would wait for it for ever.
+        Self::Daemon
+    }
+}
+
 impl Reader<'_> {
     fn poll(&mut self, inbox: &mut Inbox) -> Result<(), End> {
         let shared = self.shared;
-        let mut events = Vec::with_capacity(64);
+        let readable = PollFlags::IN | PollFlags::HUP | PollFlags::ERR;
         loop {
             if shared.stopping.load(Ordering::Acquire) {
                 return Err(End::Stopping);
             }
-            let timeout =
-                self.due().map(|ms| Timespec { tv_sec: (ms / 1000) as i64, tv_nsec: (ms % 1000 * 1_000_000) as i64 });
-            events.clear();
-            match epoll::wait(
-                shared.daemon.peers.epoll(),
-                rustix::buffer::spare_capacity(&mut events),
-                timeout.as_ref(),
-            ) {
+            let timeout = self.timeout().and_then(|left| Timespec::try_from(left).ok());
+            let writing = if shared.daemon.channel.is_waiting() { PollFlags::OUT } else { PollFlags::empty() };
+            let mut fds = [
+                PollFd::new(&shared.daemon.channel, PollFlags::IN | writing),
+                PollFd::new(&shared.daemon.wake, PollFlags::IN),
+                PollFd::from_borrowed_fd(shared.bell.at_thread(), PollFlags::IN),
+            ];
+            match poll(&mut fds, timeout.as_ref()) {
                 Ok(_) => {}
                 Err(Errno::INTR) => continue,
                 Err(_) => return Err(End::Daemon),
             }
-            for event in &events {
-                let (token, flags) = (Token(event.data.u64()), event.flags);
-                match token {
-                    Token::WAKE => self.clear_wake(),
-                    Token::GUARD => shared.ports.tell_all(Event::Written),
-                    Token::DAEMON => {
-                        if flags.contains(epoll::EventFlags::OUT) {
-                            let sent = shared.daemon.channel.flush()?;
-                            shared.daemon.peers.watch_writing(&shared.daemon.channel, Token::DAEMON, sent)?;
-                        }
-                        if flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::HUP | epoll::EventFlags::ERR) {
-                            self.read_daemon(inbox)?;
-                        }
-                    }
-                    _ => self.on_link(token, flags),
-                }
+            let [daemon, wake, bell] = fds.map(|fd| fd.revents());
+            if !wake.is_empty() {
+                let mut count = [0; 8];
+                let _ = rustix::io::read(&shared.daemon.wake, &mut count);
             }
+            if daemon.contains(PollFlags::OUT) {
+                shared.daemon.channel.flush()?;
+            }
+            if daemon.intersects(readable) {
+                self.read_daemon(inbox)?;
+            }
+            if !bell.is_empty() {
+                self.on_bell();
+            }
+            self.serve();
         }
     }
 
-    fn clear_wake(&self) {
-        let mut count = [0; 8];
-        let _ = rustix::io::read(&self.shared.daemon.wake, &mut count);
+    /// Others read what we sent, or sent something while the event loop could not be woken.
+    fn on_bell(&mut self) {
+        self.shared.bell.hush_thread();
+        for neighbour in self.shared.peers.open_links().iter() {
+            // Of a link that is broken the daemon tells when its process ends.
+            let _ = neighbour.link.flush();
+        }
+        let patience = if self.shared.bell.is_attended() { PATIENCE } else { Duration::ZERO };
+        self.serve_at.get_or_insert(Instant::now() + patience);
     }
 
-    /// Milliseconds until time has to be looked at again; `None` for never.
-    fn due(&mut self) -> Option<u64> {
+    /// Serves what is due.
+    fn serve(&mut self) {
+        let now = Instant::now();
+        if self.serve_at.is_some_and(|at| at <= now) {
+            self.serve_at = None;
+            self.looked = Some(now);
+            self.shared.receive_all();
+        } else if self.looked.is_none_or(|looked| now >= looked + self.round) {
+            self.looked = Some(now);
+            self.round = if self.shared.receive_all() { ROUNDS.0 } else { (self.round * 2).min(ROUNDS.1) };
+        }
+    }
+
+    /// How long there is nothing to do; `None` for ever.
+    fn timeout(&mut self) -> Option<Duration> {
         let shared = self.shared;
         let now = shared.now();
-        let next = shared.with_core(|core| core.tick(now));
-        let lend = self.lend(now);
-        next.into_iter().chain(lend).min().map(|due| due.saturating_sub(now))
+        let (next, counts) = shared.with_core(|core| (core.tick(now), core.counts()));
+        let due = next.into_iter().chain(self.lend(now)).min();
+        let due = due.map(|due| Duration::from_millis(due.saturating_sub(now)));
+        let serve = self.serve_at.map(|at| at.saturating_duration_since(Instant::now()));
+        let leases = (counts.leases > 0).then_some(LEASE_ROUND);
+        let expecting = counts.objects + counts.leases + counts.executions > 0;
+        due.into_iter().chain(serve).chain(leases).chain(expecting.then_some(self.round)).min()
     }
 
     /// Tells the daemon when the task in this process waits, and when it goes on.
@@ -149,7 +191,7 @@ impl Reader<'_> {
             FromDaemon::Welcome(_) | FromDaemon::Refused(_) => {}
             FromDaemon::LeaseGranted { request, lease, worker, connect, .. } => {
                 if connect {
-                    shared.daemon.peers.open(worker, inbox.take_fd()?)?;
+                    self.open(worker, Side::Near, inbox)?;
                 }
                 let now = shared.now();
                 shared.with_core(|core| core.on_lease_granted(request, lease, worker, now));
@@ -160,23 +202,23 @@ impl Reader<'_> {
             FromDaemon::RecallLease { lease } => shared.with_core(|core| core.on_lease_recalled(lease)),
             FromDaemon::LeaseBroken { lease, worker, failure } => {
                 // Results that it sent before its end count.
-                self.drain(worker);
+                shared.receive_from(worker);
                 let now = shared.now();
                 shared.with_core(|core| core.on_lease_broken(lease, &failure, now, shared));
-                self.peer_gone(worker);
+                shared.peer_gone(worker);
             }
             FromDaemon::StoreLeased { request, body } => shared.daemon.leases.answer(request, body),
             FromDaemon::Connected { peer, ok, connect, .. } => {
                 if connect {
-                    shared.daemon.peers.open(peer, inbox.take_fd()?)?;
+                    self.open(peer, Side::Near, inbox)?;
                 } else if !ok {
-                    self.peer_gone(peer);
+                    shared.peer_gone(peer);
                 }
             }
-            FromDaemon::Peer { peer } => shared.daemon.peers.open(peer, inbox.take_fd()?)?,
+            FromDaemon::Peer { peer } => self.open(peer, Side::Far, inbox)?,
             FromDaemon::PeerGone { peer } => {
-                self.drain(peer);
-                self.peer_gone(peer);
+                shared.receive_from(peer);
+                shared.peer_gone(peer);
             }
             FromDaemon::Output { stream, name, pid, lines } => {
                 if let Some(printer) = &*shared.printer.lock().unwrap_or_else(PoisonError::into_inner) {
@@ -189,51 +231,60 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn on_link(&self, token: Token, flags: epoll::EventFlags) {
-        let Some(link) = self.shared.daemon.peers.link(token) else { return };
-        if flags.contains(epoll::EventFlags::OUT)
-            && let Ok(sent) = link.channel.flush()
-        {
-            let _ = self.shared.daemon.peers.watch_writing(&link.channel, token, sent);
+    fn open(&mut self, peer: WorkerId, side: Side, inbox: &mut Inbox) -> Result<(), End> {
+        let link = Link::open(side, inbox.take_fds()?)?;
+        self.shared.peers.open(peer, link)?;
+        // What it sent before this side was open rang a bell that had nothing to show.
+        self.serve_at = Some(Instant::now());
+        Ok(())
+    }
+}
+
+impl Shared {
+    /// Takes what other processes sent. Returns whether there was something.
+    pub(crate) fn receive_all(&self) -> bool {
+        let mut any = false;
+        for neighbour in self.peers.open_links().iter() {
+            if neighbour.link.has_news() {
+                any = true;
+                self.receive(neighbour.peer, &neighbour.link);
+            }
         }
-        if flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::HUP | epoll::EventFlags::ERR)
-            && self.read_link(&link).is_err()
-        {
-            // Closed, or not following the protocol: no more is read. The daemon tells what became of the process.
-            let _ = epoll::delete(self.shared.daemon.peers.epoll(), &link.channel);
-        }
+        any
     }
 
-    fn read_link(&self, link: &Link) -> Result<(), ChannelError> {
-        let mut inbox = link.inbox.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            let more = link.channel.receive(&mut inbox);
-            let mut messages = Vec::new();
-            while let Some(message) = inbox.next::<ToPeer>()? {
-                messages.push(message);
-            }
-            let now = self.shared.now();
-            self.shared.with_core(|core| {
+    fn receive(&self, peer: WorkerId, link: &Link) {
+        let now = self.now();
+        let received = link.receive(|messages| {
+            self.with_core(|core| {
                 for message in messages {
-                    core.on_peer(link.peer, message, now, self.shared);
+                    core.on_peer(peer, message, now, self);
                 }
             });
-            if !more? {
-                return Ok(());
-            }
+        });
+        if received.is_err() {
+            // Not following the protocol: no more is read. The daemon tells what becomes of the process.
+            self.peers.ignore(peer);
         }
     }
 
-    /// Reads what a process sent before it ended.
-    fn drain(&self, peer: WorkerId) {
-        for (_, link) in self.shared.daemon.peers.links_of(peer) {
-            let _ = self.read_link(&link);
+    /// Takes what a process sent before it ended.
+    fn receive_from(&self, peer: WorkerId) {
+        if let Some(neighbour) = self.peers.link_to(peer) {
+            self.receive(peer, &neighbour.link);
         }
     }
 
     fn peer_gone(&self, peer: WorkerId) {
-        if self.shared.daemon.peers.close(peer) {
-            self.shared.with_core(|core| core.on_peer_gone(peer));
+        if self.peers.close(peer) {
+            self.with_core(|core| core.on_peer_gone(peer));
         }
+    }
+
+    /// The node ended: everything that waits learns it.
+    pub(crate) fn tell_gone(&self) {
+        self.changed.notify_all();
+        self.ports.tell_all(Event::NodeGone);
+        self.bell.call_loop();
     }
 }

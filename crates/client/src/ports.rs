@@ -18,8 +18,6 @@ pub enum Event {
     Over(WaitId),
     /// There is a task to run, or something to forget.
     Task,
-    /// Somebody wrote into memory of the store.
-    Written,
     /// The node ended.
     NodeGone,
 }
@@ -42,6 +40,8 @@ struct State {
     next: PortId,
     waits: HashMap<WaitId, PortId>,
     main: Option<PortId>,
+    /// The port whose event loop takes what other processes send.
+    attended: Option<PortId>,
     /// Tasks that arrived before a thread could take them.
     early: Vec<Event>,
 }
@@ -58,20 +58,30 @@ impl Ports {
     }
 
     pub(crate) fn open(&self, notify: Notify) -> PortId {
+        self.lock().open(notify)
+    }
+
+    /// Opens the one port whose event loop takes what other processes send; `None` when there is one.
+    pub(crate) fn open_attended(&self, notify: Notify) -> Option<PortId> {
         let mut state = self.lock();
-        let id = state.next;
-        state.next += 1;
-        let events = if state.main.is_none() {
-            state.main = Some(id);
-            std::mem::take(&mut state.early)
-        } else {
-            Vec::new()
-        };
-        if !events.is_empty() {
-            notify();
+        if state.attended.is_some() {
+            return None;
         }
-        state.ports.insert(id, Port { events, notify: Some(notify) });
-        id
+        let id = state.open(notify);
+        state.attended = Some(id);
+        Some(id)
+    }
+
+    pub(crate) fn is_attended(&self) -> bool {
+        self.lock().attended.is_some()
+    }
+
+    pub(crate) fn attends(&self, port: PortId) -> bool {
+        self.lock().attended == Some(port)
+    }
+
+    pub(crate) fn has_events(&self, port: PortId) -> bool {
+        self.lock().ports.get(&port).is_some_and(|port| !port.events.is_empty())
     }
 
     /// Closes a port and returns its waits, which nobody asks for any more.
@@ -80,6 +90,9 @@ impl Ports {
         state.ports.remove(&id);
         if state.main == Some(id) {
             state.main = None;
+        }
+        if state.attended == Some(id) {
+            state.attended = None;
         }
         let waits: Vec<WaitId> = state.waits.iter().filter(|(_, port)| **port == id).map(|(wait, _)| *wait).collect();
         for wait in &waits {
@@ -129,6 +142,22 @@ impl Ports {
 }
 
 impl State {
+    fn open(&mut self, notify: Notify) -> PortId {
+        let id = self.next;
+        self.next += 1;
+        let events = if self.main.is_none() {
+            self.main = Some(id);
+            std::mem::take(&mut self.early)
+        } else {
+            Vec::new()
+        };
+        if !events.is_empty() {
+            notify();
+        }
+        self.ports.insert(id, Port { events, notify: Some(notify) });
+        id
+    }
+
     fn push(&mut self, port: PortId, event: Event) {
         let Some(port) = self.ports.get_mut(&port) else { return };
         port.events.push(event);

@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use heliostat_proto::message::{FromDaemon, PROTOCOL_VERSION, Role, ToDaemon, Welcome};
 use heliostat_proto::{Failure, JobId, WorkerId};
+use heliostat_shm::bell::{Bell, BellError};
 use heliostat_wire::Inbox;
 use rustix::io::Errno;
 use rustix::net::UCred;
@@ -79,6 +80,11 @@ impl Daemon {
             self.store.leave(seat.client);
             return Err(Failure::new("NODE_DIED", "the node is stopping"));
         }
+        let made = Bell::create().and_then(|bell| bell.share().map(|fds| (bell, fds)));
+        let (bell, bell_fds) = made.map_err(|error: BellError| {
+            self.store.leave(seat.client);
+            Failure::new("TRANSPORT", error.to_string()).hint("raise the limit of open files (ulimit -n)")
+        })?;
         if let Some(child) = self.children.get_mut(&id) {
             child.connected = true;
         }
@@ -90,10 +96,18 @@ impl Daemon {
             inline_limit: self.config.inline_limit,
             seat: seat.params,
         };
-        let process =
-            Process { conn: Rc::clone(conn), driver, pid, seat: seat.client, peers: BTreeSet::new(), leaving: false };
+        let process = Process {
+            conn: Rc::clone(conn),
+            driver,
+            pid,
+            seat: seat.client,
+            bell,
+            peers: BTreeSet::new(),
+            leaving: false,
+        };
         self.processes.insert(id, process);
-        conn.send(FromDaemon::Welcome(Box::new(welcome)), seat.fds);
+        let fds = seat.fds.into_iter().chain(bell_fds).collect();
+        conn.send(FromDaemon::Welcome(Box::new(welcome)), fds);
         let actions = if driver {
             self.claim_output(id);
             self.schedule.prestart(self.config.prestart)

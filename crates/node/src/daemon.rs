@@ -11,6 +11,7 @@ use std::time::Duration;
 use heliostat_proto::message::FromDaemon;
 use heliostat_proto::{Failure, NodeId, WorkerId};
 use heliostat_runtime::schedule::{Action, Schedule};
+use heliostat_shm::bell::Bell;
 use tokio::sync::Notify;
 
 use crate::config::NodeConfig;
@@ -57,7 +58,9 @@ pub(crate) struct Process {
     pub(crate) pid: u32,
     /// Its number in the store.
     pub(crate) seat: u32,
-    /// Processes that it has a direct connection with.
+    /// How others wake it.
+    pub(crate) bell: Bell,
+    /// Processes that it has a link with.
     pub(crate) peers: BTreeSet<WorkerId>,
     /// The driver said that it leaves: it gets nothing new.
     pub(crate) leaving: bool,
@@ -135,11 +138,11 @@ impl Daemon {
     /// Gives the worker to the client; what follows when that is not possible.
     fn grant(&mut self, client: WorkerId, request: u64, lease: u64, worker: WorkerId, pid: u32) -> Vec<Action> {
         match self.introduce(client, worker) {
-            Ok(fd) => {
+            Ok(fds) => {
                 self.assign(worker, client);
-                let connect = fd.is_some();
+                let connect = fds.is_some();
                 let granted = FromDaemon::LeaseGranted { request, lease, worker, pid, connect };
-                self.send(client, granted, fd.into_iter().collect());
+                self.send(client, granted, fds.unwrap_or_default());
                 Vec::new()
             }
             Err(error) => {

@@ -6,7 +6,7 @@ use crate::value::{Blob, Failure, Value};
 use crate::{JobId, NodeId, ObjectId, TaskId, WorkerId};
 
 /// Version of these messages; processes of different versions refuse each other.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// What a process is in the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,7 +115,7 @@ pub enum ToDaemon {
         /// Their places.
         locators: Vec<crate::Locator>,
     },
-    /// Asks for a connection to another process.
+    /// Asks for a link to another process.
     Connect {
         /// Named by the asker.
         request: u64,
@@ -136,11 +136,11 @@ pub enum ToDaemon {
 /// From the daemon to a process of its node. Some carry descriptors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum FromDaemon {
-    /// The connection is accepted. Descriptors: those of the seat in the store.
+    /// The connection is accepted. Descriptors: those of the seat in the store, then those of the process's bell.
     Welcome(Box<Welcome>),
     /// The connection is refused and closed.
     Refused(Failure),
-    /// A worker for the asker. Descriptor: a connection to the worker, when `connect` says so.
+    /// A worker for the asker. Descriptors: the near side of a link to the worker, when `connect` says so.
     LeaseGranted {
         /// The request this answers.
         request: u64,
@@ -150,7 +150,7 @@ pub enum FromDaemon {
         worker: WorkerId,
         /// Its process id.
         pid: u32,
-        /// Whether a descriptor comes along; else the two are connected already.
+        /// Whether descriptors come along; else the two are linked already.
         connect: bool,
     },
     /// No worker will ever be given for this request.
@@ -181,7 +181,7 @@ pub enum FromDaemon {
         /// The store crate's `Result<LeaseGrant, LeaseError>`, encoded.
         body: Vec<u8>,
     },
-    /// Answers [`ToDaemon::Connect`]. Descriptor: the connection, when `connect` says so.
+    /// Answers [`ToDaemon::Connect`]. Descriptors: the near side of the link, when `connect` says so.
     Connected {
         /// The request this answers.
         request: u64,
@@ -189,15 +189,15 @@ pub enum FromDaemon {
         peer: WorkerId,
         /// Whether it lives.
         ok: bool,
-        /// Whether a descriptor comes along; else the two are connected already, or `ok` is false.
+        /// Whether descriptors come along; else the two are linked already, or `ok` is false.
         connect: bool,
     },
-    /// Another process wants to talk. Descriptor: the connection.
+    /// Another process wants to talk. Descriptors: the far side of the link.
     Peer {
         /// The other process.
         peer: WorkerId,
     },
-    /// A process of the node ended; connections to it are or will be closed.
+    /// A process of the node ended; what it sent before is still in its links.
     PeerGone {
         /// The process.
         peer: WorkerId,
@@ -316,10 +316,10 @@ pub struct TaskSpec {
     pub seat: u32,
 }
 
-/// Between two processes that are connected directly.
+/// Between two processes that are linked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum ToPeer {
-    /// The function with this hash, once per connection.
+    /// The function with this hash, once per link.
     Define {
         /// The hash.
         function: FunctionHash,

@@ -1,4 +1,5 @@
-//! Shared memory for Heliostat: sealed memory files, mappings, the write guard, process identities.
+//! Shared memory for Heliostat: sealed memory files, mappings, the write guard, rings and bells between
+//! processes, process identities.
 //!
 //! All unsafe code of the reusable crates is here, and all calls to the operating system that concern memory: Linux for
 //! now. The modules know nothing of objects; `heliostat-store` builds the store on them.
@@ -19,8 +20,10 @@
 //! ```
 #![allow(unsafe_code)] // the one reusable crate that may hold unsafe code; every block says why it is sound
 
+pub mod bell;
 pub mod guard;
 pub mod map;
 pub mod memfd;
 pub mod memory;
 pub mod process;
+pub mod ring;

@@ -1,4 +1,6 @@
-//! Messages of Heliostat over Unix sockets: framing, descriptor passing, an outbox that never blocks the sender.
+//! Messages of Heliostat between processes of a node: over Unix sockets, which pass descriptors and end with their
+//! process ([`Channel`], to the daemon), and through shared memory ([`Link`], between the others). Neither ever blocks the
+//! sender.
 //!
 //! A [`Channel`] is one end of a connected stream socket in non-blocking mode. Any thread may send; one thread reads.
 //! Descriptors travel with the first byte of the frame that carries them, and are taken in the order of the messages
@@ -17,6 +19,8 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod link;
+
 use std::collections::VecDeque;
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -31,6 +35,8 @@ use rustix::net::{
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+pub use crate::link::{LINK_FDS, Link, LinkError, introduce};
 
 /// Most descriptors that one message brings.
 pub const MAX_FDS: usize = 8;
@@ -103,6 +109,11 @@ impl Channel {
         let mut outbox = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);
         outbox.frames.push_back((bytes, 0, fds));
         self.flush_locked(&mut outbox)
+    }
+
+    /// Whether something waits in the outbox until the socket is writable.
+    pub fn is_waiting(&self) -> bool {
+        !self.outbox.lock().unwrap_or_else(PoisonError::into_inner).frames.is_empty()
     }
 
     /// Sends what waits in the outbox.
@@ -217,6 +228,14 @@ impl Inbox {
     /// Takes the next descriptor, which the message just read brings.
     pub fn take_fd(&mut self) -> Result<OwnedFd, ChannelError> {
         self.fds.pop_front().ok_or(ChannelError::MissingDescriptor)
+    }
+
+    /// Takes the next `N` descriptors.
+    pub fn take_fds<const N: usize>(&mut self) -> Result<[OwnedFd; N], ChannelError> {
+        if self.fds.len() < N {
+            return Err(ChannelError::MissingDescriptor);
+        }
+        Ok(std::array::from_fn(|_| self.fds.pop_front().expect("as many are there")))
     }
 
     /// Bytes that are not a whole message yet.

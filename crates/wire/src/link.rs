@@ -1,0 +1,212 @@
+//! A connection between two processes of one node: messages through shared memory, bells to wake each other.
+//!
+//! Frames cross a pair of rings as a stream of bytes, so that a message may be longer than a ring. What does not fit
+//! waits in the sender's outbox, which the sender's thread flushes when the receiver says that it has read.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use heliostat_proto::frame::{self, FrameError};
+use heliostat_shm::bell::{BELL_FDS, Bell, BellError, Ringer};
+use heliostat_shm::ring::{self, Broken, Gauge, Side};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::Sent;
+
+/// Descriptors that each side of a link gets: the rings, then the other side's bell.
+pub const LINK_FDS: usize = 1 + BELL_FDS;
+
+/// A link could not be made, or carries no more.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LinkError {
+    /// Its rings could not be made.
+    #[error(transparent)]
+    Memory(#[from] heliostat_shm::memfd::MemfdError),
+    /// Its descriptors could not be passed.
+    #[error("cannot pass the descriptors of a link: {0}")]
+    Descriptors(#[from] std::io::Error),
+    /// Its rings could not be opened.
+    #[error(transparent)]
+    Rings(#[from] ring::OpenError),
+    /// The other side's bell could not be opened.
+    #[error(transparent)]
+    Bell(#[from] BellError),
+    /// The other side does not follow the protocol.
+    #[error(transparent)]
+    Broken(#[from] Broken),
+    /// What arrived is no message.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+}
+
+/// Makes a link between the owners of two bells: the descriptors for the near side, then those for the far one.
+pub fn introduce(near: &Bell, far: &Bell) -> Result<[Vec<OwnedFd>; 2], LinkError> {
+    let rings = ring::create()?;
+    let end = |other: &Bell| -> Result<Vec<OwnedFd>, LinkError> {
+        let mut fds = vec![rings.share()?];
+        fds.extend(other.share()?);
+        Ok(fds)
+    };
+    Ok([end(far)?, end(near)?])
+}
+
+/// One side of a link. Any thread may send; receiving is for one thread at a time.
+#[derive(Debug)]
+pub struct Link {
+    sending: Mutex<Sending>,
+    receiving: Mutex<Receiving>,
+    gauge: Gauge,
+    bell: Ringer,
+}
+
+#[derive(Debug)]
+struct Sending {
+    writer: ring::Writer,
+    scratch: Vec<u8>,
+    /// What the ring has no room for yet, oldest first, and how much of the first is gone.
+    outbox: VecDeque<Vec<u8>>,
+    sent: usize,
+}
+
+#[derive(Debug)]
+struct Receiving {
+    reader: ring::Reader,
+    bytes: Vec<u8>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Link {
+    /// Opens this side with the descriptors that [`introduce`] made for it.
+    pub fn open(side: Side, fds: [OwnedFd; LINK_FDS]) -> Result<Self, LinkError> {
+        let [rings, bell @ ..] = fds;
+        let (writer, reader) = ring::open(rings, side)?;
+        Ok(Self {
+            gauge: reader.gauge(),
+            sending: Mutex::new(Sending { writer, scratch: Vec::new(), outbox: VecDeque::new(), sent: 0 }),
+            receiving: Mutex::new(Receiving { reader, bytes: Vec::new() }),
+            bell: Ringer::open(bell)?,
+        })
+    }
+
+    /// Sends a message after those that wait already, and wakes the other side. Never blocks.
+    pub fn send<M: Serialize>(&self, message: &M) -> Result<Sent, LinkError> {
+        let mut sending = lock(&self.sending);
+        let Sending { writer, scratch, outbox, .. } = &mut *sending;
+        scratch.clear();
+        frame::write(scratch, message)?;
+        let written = if outbox.is_empty() { writer.write(scratch)? } else { 0 };
+        if written == scratch.len() {
+            self.bell.ring();
+            return Ok(Sent::All);
+        }
+        outbox.push_back(scratch.split_off(written));
+        self.flush_locked(&mut sending)
+    }
+
+    /// Sends what waits in the outbox, as far as there is room.
+    pub fn flush(&self) -> Result<Sent, LinkError> {
+        let mut sending = lock(&self.sending);
+        if sending.outbox.is_empty() { Ok(Sent::All) } else { self.flush_locked(&mut sending) }
+    }
+
+    fn flush_locked(&self, sending: &mut Sending) -> Result<Sent, LinkError> {
+        while let Some(front) = sending.outbox.front() {
+            sending.sent += sending.writer.write(&front[sending.sent..])?;
+            if sending.sent == front.len() {
+                sending.outbox.pop_front();
+                sending.sent = 0;
+            } else if !sending.writer.starve() {
+                self.bell.ring();
+                return Ok(Sent::Waiting);
+            }
+        }
+        self.bell.ring();
+        Ok(Sent::All)
+    }
+
+    /// Whether something arrived that was not received yet.
+    #[inline]
+    pub fn has_news(&self) -> bool {
+        !self.gauge.is_empty()
+    }
+
+    /// Takes all messages that arrived, in order, while others wait for their turn.
+    ///
+    /// # Errors
+    /// What the other side sent is no message: nothing more can be understood.
+    pub fn receive<M: DeserializeOwned>(&self, take: impl FnOnce(Vec<M>)) -> Result<(), LinkError> {
+        let mut receiving = lock(&self.receiving);
+        let Receiving { reader, bytes } = &mut *receiving;
+        if reader.read(bytes)? {
+            // Its thread flushes, whatever its event loop does.
+            self.bell.knock();
+        }
+        let mut messages = Vec::new();
+        let mut start = 0;
+        while let Some(length) = frame::length(&bytes[start..])?.filter(|length| *length <= bytes.len() - start) {
+            messages.push(frame::read(&bytes[start + frame::PREFIX..start + length])?);
+            start += length;
+        }
+        bytes.drain(..start);
+        // One large message is no reason to keep as much for ever.
+        if bytes.is_empty() && bytes.capacity() > 4 * ring::LANE as usize {
+            *bytes = Vec::new();
+        }
+        if !messages.is_empty() {
+            take(messages);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use heliostat_proto::message::ToPeer;
+    use heliostat_proto::{Blob, Bytes};
+
+    use super::*;
+
+    fn pair() -> (Link, Link) {
+        let (near, far) = (Bell::create().unwrap(), Bell::create().unwrap());
+        let [one, two] = introduce(&near, &far).unwrap();
+        (Link::open(Side::Near, one.try_into().unwrap()).unwrap(), Link::open(Side::Far, two.try_into().unwrap()).unwrap())
+    }
+
+    fn define(index: u32, length: usize) -> ToPeer {
+        let mut function = [0; 32];
+        function[..4].copy_from_slice(&index.to_le_bytes());
+        ToPeer::Define { function, blob: Blob::Inline(Bytes::new(vec![index as u8; length])) }
+    }
+
+    #[test]
+    fn messages_longer_than_the_ring_cross_whole_and_in_order() {
+        let (near, far) = pair();
+        let lengths = [10, 200_000, 0, 70_000, 65_536, 1_000_000, 3];
+        let mut waiting = false;
+        for (index, length) in lengths.iter().enumerate() {
+            waiting |= near.send(&define(index as u32, *length)).unwrap() == Sent::Waiting;
+        }
+        assert!(waiting, "more than a megabyte does not fit into the ring");
+        let mut got = Vec::new();
+        while got.len() < lengths.len() {
+            assert!(far.has_news());
+            far.receive(|messages: Vec<ToPeer>| got.extend(messages)).unwrap();
+            near.flush().unwrap();
+        }
+        let sent: Vec<ToPeer> = lengths.iter().enumerate().map(|(index, length)| define(index as u32, *length)).collect();
+        assert!(got == sent && !far.has_news());
+    }
+
+    #[test]
+    fn bytes_that_are_no_message_are_refused() {
+        let (near, far) = pair();
+        lock(&near.sending).writer.write(&[9, 0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255, 255]).unwrap();
+        assert!(matches!(far.receive(|_: Vec<ToPeer>| ()), Err(LinkError::Frame(_))));
+    }
+}
