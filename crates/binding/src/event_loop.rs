@@ -202,7 +202,13 @@ impl Attendance {
                 sys::napi_get_reference_value(self.env, self.callback, &raw mut callback);
                 sys::napi_get_global(self.env, &raw mut global);
                 let status = sys::napi_make_callback(
-                    self.env, ptr::null_mut(), global, callback, 1, argument.as_ptr(), ptr::null_mut(),
+                    self.env,
+                    ptr::null_mut(),
+                    global,
+                    callback,
+                    1,
+                    argument.as_ptr(),
+                    ptr::null_mut(),
                 );
                 if status == sys::Status::napi_pending_exception {
                     let mut thrown = ptr::null_mut();

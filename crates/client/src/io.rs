@@ -106,13 +106,10 @@ impl Reader<'_> {
         }
     }
 
-    /// Others read what we sent, or sent something while the event loop could not be woken.
+    /// Others read what we sent, or sent something while the event loop could not be woken. All who knock until that is
+    /// served are served with it.
     fn on_bell(&mut self) {
         self.shared.bell.hush_thread();
-        for neighbour in self.shared.peers.open_links().iter() {
-            // Of a link that is broken the daemon tells when its process ends.
-            let _ = neighbour.link.flush();
-        }
         let patience = if self.shared.bell.is_attended() { PATIENCE } else { Duration::ZERO };
         self.serve_at.get_or_insert(Instant::now() + patience);
     }
@@ -123,7 +120,12 @@ impl Reader<'_> {
         if self.serve_at.is_some_and(|at| at <= now) {
             self.serve_at = None;
             self.looked = Some(now);
+            self.shared.bell.listen();
             self.shared.receive_all();
+            for neighbour in self.shared.peers.open_links().iter() {
+                // Of a link that is broken the daemon tells when its process ends.
+                let _ = neighbour.link.flush();
+            }
         } else if self.looked.is_none_or(|looked| now >= looked + self.round) {
             self.looked = Some(now);
             self.round = if self.shared.receive_all() { ROUNDS.0 } else { (self.round * 2).min(ROUNDS.1) };

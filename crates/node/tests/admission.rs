@@ -60,7 +60,9 @@ fn another_version_is_refused_with_both_numbers() {
     let temp = tempfile::tempdir().unwrap();
     let node = start(config(temp.path(), 1.0));
     let failure = refusal(&socket(&node), &ToDaemon::Hello { version: PROTOCOL_VERSION + 1, role: Role::Driver });
-    assert_eq!(failure.message, "this process speaks version 2 of the protocol, the node version 1");
+    let other = PROTOCOL_VERSION + 1;
+    let expected = format!("this process speaks version {other} of the protocol, the node version {PROTOCOL_VERSION}");
+    assert_eq!(failure.message, expected);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use common::{Client, config, cpus, start, until};
 use heliostat_proto::WorkerId;
 use heliostat_proto::message::{FromDaemon, NodeState, Resources, ToDaemon, ToPeer, WorkerActivity};
+use heliostat_shm::ring::Side;
 
 #[test]
 fn stand_in() {
@@ -143,19 +144,19 @@ fn any_two_processes_are_connected_on_request_even_when_both_ask() {
     one.expect("a connection", |message| {
         (*message == FromDaemon::Connected { request: 1, peer, ok: true, connect: true }).then_some(())
     });
-    let mut near = common::Line::new(one.line.inbox.take_fd().unwrap());
+    let mut near = one.peer(Side::Near);
     // The other one asks before it has read that it is connected already.
     let peer = one.welcome.worker;
     two.send(&ToDaemon::Connect { request: 9, peer });
     two.expect("the connection", |message| (*message == FromDaemon::Peer { peer }).then_some(()));
-    let mut far = common::Line::new(two.line.inbox.take_fd().unwrap());
+    let mut far = two.peer(Side::Far);
     two.expect("an answer", |message| {
         (*message == FromDaemon::Connected { request: 9, peer, ok: true, connect: false }).then_some(())
     });
     near.send(&ToPeer::Borrowed);
-    assert_eq!(far.receive(), Some(ToPeer::Borrowed));
+    assert_eq!(far.receive(), ToPeer::Borrowed);
     far.send(&ToPeer::Borrow { objects: Vec::new() });
-    assert_eq!(near.receive(), Some(ToPeer::Borrow { objects: Vec::new() }));
+    assert_eq!(near.receive(), ToPeer::Borrow { objects: Vec::new() });
 
     let nobody = WorkerId([9; 16]);
     for (request, peer) in [(2, nobody), (3, one.welcome.worker)] {

@@ -149,9 +149,13 @@ impl Ringer {
         hush(&self.at_loop);
     }
 
-    /// Owner: takes the thread's event back. Knocks from here on wake it again, so it looks after this.
+    /// Owner: takes the thread's event back. Until it [listens](Self::listen) again, nobody knocks.
     pub fn hush_thread(&self) {
         hush(&self.at_thread);
+    }
+
+    /// Owner: knocks from here on wake the thread again, so it looks after this.
+    pub fn listen(&self) {
         self.word(KNOCKED).store(0, Ordering::SeqCst);
         fence(Ordering::SeqCst);
     }
@@ -191,10 +195,14 @@ mod tests {
     #[test]
     fn it_rings_where_somebody_listens_and_once() {
         let bell = Bell::create().unwrap();
-        let (owner, other) = (Ringer::open(bell.share().unwrap()).unwrap(), Ringer::open(bell.share().unwrap()).unwrap());
+        let (owner, other) =
+            (Ringer::open(bell.share().unwrap()).unwrap(), Ringer::open(bell.share().unwrap()).unwrap());
         other.ring();
         assert!(rung(owner.at_thread()) && !rung(owner.at_loop()), "no loop: the thread");
         owner.hush_thread();
+        other.ring();
+        assert!(!rung(owner.at_thread()), "it was told and has not looked yet");
+        owner.listen();
         owner.sleep();
         other.ring();
         assert!(rung(owner.at_loop()) && !rung(owner.at_thread()), "a sleeping loop");
@@ -203,6 +211,7 @@ mod tests {
         other.ring();
         assert!(rung(owner.at_thread()) && !rung(owner.at_loop()), "a loop that was woken and runs");
         owner.hush_thread();
+        owner.listen();
         assert!(!rung(owner.at_thread()));
         owner.leave();
         assert!(rung(owner.at_thread()) && !owner.is_attended(), "what the loop had not served is the thread's");

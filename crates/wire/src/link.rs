@@ -175,7 +175,10 @@ mod tests {
     fn pair() -> (Link, Link) {
         let (near, far) = (Bell::create().unwrap(), Bell::create().unwrap());
         let [one, two] = introduce(&near, &far).unwrap();
-        (Link::open(Side::Near, one.try_into().unwrap()).unwrap(), Link::open(Side::Far, two.try_into().unwrap()).unwrap())
+        (
+            Link::open(Side::Near, one.try_into().unwrap()).unwrap(),
+            Link::open(Side::Far, two.try_into().unwrap()).unwrap(),
+        )
     }
 
     fn define(index: u32, length: usize) -> ToPeer {
@@ -199,7 +202,8 @@ mod tests {
             far.receive(|messages: Vec<ToPeer>| got.extend(messages)).unwrap();
             near.flush().unwrap();
         }
-        let sent: Vec<ToPeer> = lengths.iter().enumerate().map(|(index, length)| define(index as u32, *length)).collect();
+        let sent: Vec<ToPeer> =
+            lengths.iter().enumerate().map(|(index, length)| define(index as u32, *length)).collect();
         assert!(got == sent && !far.has_news());
     }
 

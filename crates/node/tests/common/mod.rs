@@ -2,15 +2,19 @@
 #![allow(unreachable_pub, dead_code)] // several test programs use parts of it
 #![allow(clippy::exit, clippy::disallowed_methods, clippy::zombie_processes)] // a stand-in does what tasks do
 
+use std::collections::VecDeque;
 use std::io::Write as _;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use heliostat_node::{Node, NodeConfig, NodeHandle, WorkerCommand};
 use heliostat_proto::message::{FromDaemon, PROTOCOL_VERSION, Resources, Role, TaskSpec, ToDaemon, ToPeer, Welcome};
 use heliostat_proto::{Blob, Bytes, JobId, Locator, TaskId, Value, WorkerId};
-use heliostat_wire::{Channel, ChannelError, Inbox, Sent};
+use heliostat_shm::bell::Ringer;
+use heliostat_shm::ring::Side;
+use heliostat_wire::{Channel, ChannelError, Inbox, Link, Sent};
 use rustix::event::{PollFd, PollFlags};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -69,7 +73,7 @@ impl Line {
     pub fn send<M: Serialize>(&self, message: &M) {
         let mut sent = self.channel.send(message, Vec::new()).expect("the other end lives");
         while sent == Sent::Waiting {
-            wait_for(&self.channel, PollFlags::OUT);
+            wait_for(self.channel.as_fd(), PollFlags::OUT);
             sent = self.channel.flush().expect("the other end lives");
         }
     }
@@ -80,7 +84,7 @@ impl Line {
             if let Some(message) = self.inbox.next().expect("a message") {
                 return Some(message);
             }
-            wait_for(&self.channel, PollFlags::IN);
+            wait_for(self.channel.as_fd(), PollFlags::IN);
             match self.channel.receive(&mut self.inbox) {
                 Ok(_) => {}
                 Err(ChannelError::Closed) => return self.inbox.next().expect("a message"),
@@ -90,11 +94,49 @@ impl Line {
     }
 }
 
+/// One side of a link to another process.
+#[derive(Debug)]
+pub struct Peer {
+    link: Link,
+    bell: Rc<Ringer>,
+    came: VecDeque<ToPeer>,
+}
+
+impl Peer {
+    /// Opens the link that a message just read brings.
+    fn open(side: Side, inbox: &mut Inbox, bell: &Rc<Ringer>) -> Self {
+        let fds = inbox.take_fds().expect("the message brings a link");
+        Self { link: Link::open(side, fds).expect("a link"), bell: Rc::clone(bell), came: VecDeque::new() }
+    }
+
+    pub fn send(&self, message: &ToPeer) {
+        self.link.send(message).expect("the other side follows the protocol");
+    }
+
+    /// What came, without waiting.
+    pub fn look(&mut self) -> Option<ToPeer> {
+        let came = &mut self.came;
+        self.link.receive(|messages: Vec<ToPeer>| came.extend(messages)).expect("messages");
+        self.came.pop_front()
+    }
+
+    pub fn receive(&mut self) -> ToPeer {
+        loop {
+            self.bell.listen();
+            if let Some(message) = self.look() {
+                return message;
+            }
+            wait_for(self.bell.at_thread(), PollFlags::IN);
+            self.bell.hush_thread();
+        }
+    }
+}
+
 #[track_caller]
-fn wait_for(channel: &Channel, flags: PollFlags) {
+fn wait_for(channel: BorrowedFd<'_>, flags: PollFlags) {
     let start = Instant::now();
     loop {
-        let mut fds = [PollFd::new(channel, flags)];
+        let mut fds = [PollFd::from_borrowed_fd(channel, flags)];
         let timeout = rustix::event::Timespec { tv_sec: 1, tv_nsec: 0 };
         if matches!(rustix::event::poll(&mut fds, Some(&timeout)), Ok(1..)) {
             return;
@@ -109,18 +151,19 @@ pub struct Client {
     pub line: Line,
     pub welcome: Welcome,
     pub seat: Vec<OwnedFd>,
+    pub bell: Rc<Ringer>,
     /// Messages that came while another one was waited for.
     pub later: Vec<FromDaemon>,
     requests: u64,
 }
 
-/// A worker that was leased, and the connection to it.
+/// A worker that was leased, and the link to it.
 #[derive(Debug)]
 pub struct Leased {
     pub lease: u64,
     pub worker: WorkerId,
     pub pid: u32,
-    pub line: Line,
+    pub line: Peer,
 }
 
 impl Client {
@@ -132,8 +175,9 @@ impl Client {
         line.send(&ToDaemon::Hello { version: PROTOCOL_VERSION, role });
         match line.receive() {
             Some(FromDaemon::Welcome(welcome)) => {
-                let seat = std::iter::from_fn(|| line.inbox.take_fd().ok()).take(4).collect();
-                Self { line, welcome: *welcome, seat, later: Vec::new(), requests: 0 }
+                let seat = line.inbox.take_fds::<4>().expect("a seat").into();
+                let bell = Ringer::open(line.inbox.take_fds().expect("a bell")).expect("a bell");
+                Self { line, welcome: *welcome, seat, bell: Rc::new(bell), later: Vec::new(), requests: 0 }
             }
             other => panic!("not welcome: {other:?}"),
         }
@@ -171,7 +215,12 @@ impl Client {
         self.requests
     }
 
-    /// Leases a worker that this process is not connected to yet.
+    /// Opens the link that the message just read brings.
+    pub fn peer(&mut self, side: Side) -> Peer {
+        Peer::open(side, &mut self.line.inbox, &self.bell)
+    }
+
+    /// Leases a worker that this process is not linked to yet.
     #[track_caller]
     pub fn lease(&mut self, resources: Resources) -> Leased {
         let wanted = self.request(resources);
@@ -182,7 +231,7 @@ impl Client {
             FromDaemon::LeaseRefused { failure, .. } => panic!("{failure:?}"),
             _ => None,
         });
-        let line = Line::new(self.line.inbox.take_fd().expect("a grant brings a connection"));
+        let line = self.peer(Side::Near);
         Leased { lease, worker, pid, line }
     }
 }
@@ -208,7 +257,7 @@ impl Leased {
     pub fn run(&mut self, name: &str, command: &str) -> String {
         self.start(name, command);
         match self.line.receive() {
-            Some(ToPeer::Done { values, .. }) => match &values[..] {
+            ToPeer::Done { values, .. } => match &values[..] {
                 [Value::Ready(Blob::Inline(bytes))] => String::from_utf8_lossy(bytes).into_owned(),
                 other => panic!("{other:?}"),
             },
@@ -226,39 +275,36 @@ pub fn stand_in() {
     let token = std::env::var("HELIOSTAT_WORKER_TOKEN").expect("the node gives a token");
     let token = u128::from_str_radix(&token, 16).expect("32 hexadecimal digits");
     let mut node = Client::join(Line::dial(Path::new(&socket)), Role::Worker { token });
-    let mut peers: Vec<Line> = Vec::new();
+    let mut peers: Vec<Peer> = Vec::new();
     loop {
-        let mut fds = vec![PollFd::new(&node.line.channel, PollFlags::IN)];
-        fds.extend(peers.iter().map(|peer| PollFd::new(&peer.channel, PollFlags::IN)));
+        let mut fds = [
+            PollFd::new(&node.line.channel, PollFlags::IN),
+            PollFd::from_borrowed_fd(node.bell.at_thread(), PollFlags::IN),
+        ];
         rustix::event::poll(&mut fds, None).expect("poll");
-        let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
-        if ready[0] {
+        let [from_node, rung] = fds.map(|fd| !fd.revents().is_empty());
+        if from_node {
             if node.line.channel.receive(&mut node.line.inbox).is_err() {
                 std::process::exit(0);
             }
             while let Some(message) = node.line.inbox.next::<FromDaemon>().expect("a message") {
                 if let FromDaemon::Peer { .. } = message {
-                    peers.push(Line::new(node.line.inbox.take_fd().expect("a connection")));
+                    peers.push(node.peer(Side::Far));
                 }
             }
         }
-        let mut closed = Vec::new();
-        for (index, _) in ready[1..].iter().enumerate().filter(|(_, ready)| **ready) {
-            let peer = &mut peers[index];
-            if peer.channel.receive(&mut peer.inbox).is_err() {
-                closed.push(index);
-                continue;
-            }
-            while let Some(message) = peer.inbox.next::<ToPeer>().expect("a message") {
+        if rung {
+            node.bell.hush_thread();
+            node.bell.listen();
+        }
+        for peer in &mut peers {
+            while let Some(message) = peer.look() {
                 let ToPeer::Run(spec) = message else { panic!("{message:?}") };
                 let Blob::Inline(command) = &spec.args else { panic!("{spec:?}") };
                 let said = obey(&mut node, &spec.name, &String::from_utf8_lossy(command));
                 let value = Value::Ready(Blob::Inline(Bytes::new(said.into_bytes())));
                 peer.send(&ToPeer::Done { task: spec.task, attempt: 0, values: vec![value], nanos: 0 });
             }
-        }
-        for index in closed.into_iter().rev() {
-            peers.remove(index);
         }
     }
 }
