@@ -13,7 +13,7 @@
 //! ```
 //! All numbers are little-endian.
 
-use crate::{NodeId, ObjectId, RefEntry, WorkerId};
+use crate::{Bytes, NodeId, ObjectId, RefEntry, WorkerId};
 
 /// First bytes of every serialised value.
 pub const MAGIC: [u8; 4] = *b"HLV1";
@@ -25,6 +25,14 @@ const BUFFER_ENTRY: usize = 16;
 const REF_ENTRY: usize = 72;
 const ALIGN: u64 = 64;
 const PAGE: u64 = 4096;
+
+/// The layout of a value that is a header and nothing else.
+pub fn plain(header: &[u8]) -> Bytes {
+    let layout = Layout::new(header.len(), [], 0, false);
+    let mut bytes = vec![0; layout.total() as usize];
+    layout.write(&mut bytes, header, &[], &[]);
+    Bytes::new(bytes)
+}
 
 /// Where the parts of a value go.
 #[derive(Debug, Clone, PartialEq, Eq)]

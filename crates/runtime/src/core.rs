@@ -120,7 +120,7 @@ impl Core {
     pub fn new(me: Identity) -> Self {
         Self {
             me,
-            objects: Objects::default(),
+            objects: Objects::new(TaskId::root(me.worker)),
             waits: Waits::default(),
             tasks: Tasks::default(),
             executions: Executions::default(),
@@ -184,6 +184,20 @@ impl Core {
         handle
     }
 
+    /// A value of this process that is nothing but the codec's header `value`: no buffers, no references.
+    pub fn put_small(&mut self, value: &[u8]) -> Handle {
+        let id = self.next_put_id();
+        match self.objects.create_plain(&id, value) {
+            Some(handle) => handle,
+            None => self.put_as(id, Blob::Inline(heliostat_proto::blob::plain(value)), Vec::new()),
+        }
+    }
+
+    /// The codec's header of a value that is small and nothing else, without making more of it.
+    pub fn small(&self, handle: Handle) -> Option<&[u8]> {
+        self.objects.plain(handle)
+    }
+
     pub(crate) fn set_contains(&mut self, handle: Handle, contains: Vec<Handle>) {
         if contains.is_empty() {
             return;
@@ -204,6 +218,21 @@ impl Core {
     /// A handle of the program is gone.
     pub fn release(&mut self, handle: Handle) {
         self.drop_count(handle, Count::Local);
+    }
+
+    /// The program disposes of a handle that a wrapper holds, whose end [`Self::collected`] tells of later. The handle
+    /// stays taken until then.
+    pub fn dispose(&mut self, handle: Handle) {
+        let mut released = Vec::new();
+        self.objects.dispose(handle, &mut released);
+        self.after_release(released);
+    }
+
+    /// The program's collector found the wrapper of a handle dead, disposed of or not.
+    pub fn collected(&mut self, handle: Handle) {
+        let mut released = Vec::new();
+        self.objects.collected(handle, &mut released);
+        self.after_release(released);
     }
 
     pub(crate) fn drop_count(&mut self, handle: Handle, count: Count) {
@@ -238,16 +267,16 @@ impl Core {
 
     /// The reference's id.
     pub fn id(&self, handle: Handle) -> Option<ObjectId> {
-        self.objects.get(handle).map(|object| object.id)
+        self.objects.id(handle)
     }
 
     /// The value, when there is one.
-    pub fn value(&self, handle: Handle) -> Option<&Value> {
+    pub fn value(&mut self, handle: Handle) -> Option<&Value> {
         self.objects.get(handle)?.value.as_ref()
     }
 
     /// The references inside the value, by the program's handles of this process.
-    pub fn contained(&self, handle: Handle) -> &[Handle] {
+    pub fn contained(&mut self, handle: Handle) -> &[Handle] {
         self.objects.get(handle).and_then(|object| object.extra.as_ref()).map_or(&[], |extra| &extra.contains)
     }
 

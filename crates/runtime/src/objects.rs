@@ -4,7 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use heliostat_proto::{Blob, Failure, Locator, ObjectId, Value, WorkerId};
+use heliostat_proto::{Blob, Failure, Locator, ObjectId, TaskId, Value, WorkerId, blob};
 
 use crate::action::{Handle, WaitId};
 use crate::slab::Slab;
@@ -62,6 +62,26 @@ impl Object {
     }
 }
 
+/// Longest value, in bytes of the codec's header, that an object of its own record is not made for.
+pub(crate) const PLAIN_MAX: usize = 27;
+
+/// What most small puts are for all of their life: a few bytes that only handles of the program count. Anything else that
+/// happens to it makes it an [`Object`] first. A million of them fit in 40 MB.
+#[derive(Debug)]
+struct Plain {
+    /// Its index under the first root of puts.
+    index: u32,
+    local: u32,
+    length: u8,
+    header: [u8; PLAIN_MAX],
+}
+
+#[derive(Debug)]
+enum Entry {
+    Plain(Plain),
+    Full(Box<Object>),
+}
+
 /// The kinds of counts that keep an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Count {
@@ -71,9 +91,14 @@ pub(crate) enum Count {
 }
 
 /// All references of this process.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Objects {
-    table: Slab<Object>,
+    table: Slab<Entry>,
+    /// What plain puts are numbered under.
+    root: TaskId,
+    /// Handles that the program disposed of and whose wrappers were not collected yet: how often, and what of. The
+    /// collector names a wrapper by its handle, which must not have become another object's by then.
+    disposed: HashMap<Handle, (u32, ObjectId)>,
     /// Only ids that are known elsewhere: most puts never leave their process.
     by_id: HashMap<ObjectId, Handle>,
     /// What each process holds of ours.
@@ -92,13 +117,47 @@ pub(crate) enum Released {
 }
 
 impl Objects {
+    pub(crate) fn new(root: TaskId) -> Self {
+        Self {
+            table: Slab::default(),
+            root,
+            disposed: HashMap::new(),
+            by_id: HashMap::new(),
+            lent: HashMap::new(),
+            borrowed: HashMap::new(),
+        }
+    }
+
+    fn insert(&mut self, object: Object) -> Handle {
+        self.table.insert(Entry::Full(Box::new(object)))
+    }
+
     /// A new object of this process, counted once.
     pub(crate) fn create(&mut self, id: ObjectId, value: Option<Value>, count: Count) -> Handle {
         let mut object = Object::new(id, None);
         object.value = value;
-        let handle = self.table.insert(object);
+        let handle = self.insert(object);
         self.add(handle, count);
         handle
+    }
+
+    /// A small put, counted once by the program; `None` when it is not one.
+    pub(crate) fn create_plain(&mut self, id: &ObjectId, value: &[u8]) -> Option<Handle> {
+        if value.len() > PLAIN_MAX || id.task() != self.root {
+            return None;
+        }
+        let mut header = [0; PLAIN_MAX];
+        header[..value.len()].copy_from_slice(value);
+        let plain = Plain { index: id.index(), local: 1, length: value.len() as u8, header };
+        Some(self.table.insert(Entry::Plain(plain)))
+    }
+
+    /// The codec's header of a plain put.
+    pub(crate) fn plain(&self, handle: Handle) -> Option<&[u8]> {
+        match self.table.get(handle)? {
+            Entry::Plain(plain) => Some(&plain.header[..plain.length.into()]),
+            Entry::Full(_) => None,
+        }
     }
 
     /// A reference to another process's object; the flag says whether it is new here, so that the owner must be told.
@@ -108,7 +167,7 @@ impl Objects {
             None => {
                 let mut object = Object::new(id, Some(owner));
                 object.exported = true;
-                let handle = self.table.insert(object);
+                let handle = self.insert(object);
                 self.by_id.insert(id, handle);
                 self.borrowed.entry(owner).or_default().insert(handle);
                 (handle, true)
@@ -118,12 +177,32 @@ impl Objects {
         (handle, new)
     }
 
-    pub(crate) fn get(&self, handle: Handle) -> Option<&Object> {
-        self.table.get(handle)
+    /// The id, also of what was disposed of and is still wrapped.
+    pub(crate) fn id(&self, handle: Handle) -> Option<ObjectId> {
+        match self.table.get(handle) {
+            Some(Entry::Plain(plain)) => Some(self.root.object(plain.index)),
+            Some(Entry::Full(object)) => Some(object.id),
+            None => self.disposed.get(&handle).map(|(_, id)| *id),
+        }
     }
 
+    pub(crate) fn get(&mut self, handle: Handle) -> Option<&Object> {
+        self.get_mut(handle).map(|object| &*object)
+    }
+
+    /// The object, of its own record from here on.
     pub(crate) fn get_mut(&mut self, handle: Handle) -> Option<&mut Object> {
-        self.table.get_mut(handle)
+        let entry = self.table.get_mut(handle)?;
+        if let Entry::Plain(plain) = entry {
+            let mut object = Object::new(self.root.object(plain.index), None);
+            object.local = plain.local;
+            object.value = Some(Value::Ready(Blob::Inline(blob::plain(&plain.header[..plain.length.into()]))));
+            *entry = Entry::Full(Box::new(object));
+        }
+        match entry {
+            Entry::Full(object) => Some(object),
+            Entry::Plain(_) => None,
+        }
     }
 
     pub(crate) fn find(&self, id: &ObjectId) -> Option<Handle> {
@@ -136,21 +215,25 @@ impl Objects {
 
     /// The references without a value.
     pub(crate) fn pending(&self) -> Vec<Handle> {
-        self.table.iter().filter(|(_, object)| object.value.is_none()).map(|(handle, _)| handle).collect()
+        let pending = |entry: &Entry| matches!(entry, Entry::Full(object) if object.value.is_none());
+        self.table.iter().filter(|(_, entry)| pending(entry)).map(|(handle, _)| handle).collect()
     }
 
     /// Makes the object known by its id, before the id leaves the process.
     pub(crate) fn export(&mut self, handle: Handle) {
-        if let Some(object) = self.table.get_mut(handle)
+        if let Some(object) = self.get_mut(handle)
             && !object.exported
         {
             object.exported = true;
-            self.by_id.insert(object.id, handle);
+            let id = object.id;
+            self.by_id.insert(id, handle);
         }
     }
 
     pub(crate) fn add(&mut self, handle: Handle, count: Count) {
-        if let Some(object) = self.table.get_mut(handle) {
+        if let (Some(Entry::Plain(plain)), Count::Local) = (self.table.get_mut(handle), count) {
+            plain.local += 1;
+        } else if let Some(object) = self.get_mut(handle) {
             match count {
                 Count::Local => object.local += 1,
                 Count::Held => object.held += 1,
@@ -163,7 +246,14 @@ impl Objects {
     pub(crate) fn drop_count(&mut self, handle: Handle, count: Count, released: &mut Vec<Released>) {
         let mut work = vec![(handle, count)];
         while let Some((handle, count)) = work.pop() {
-            let Some(object) = self.table.get_mut(handle) else { continue };
+            if let (Some(Entry::Plain(plain)), Count::Local) = (self.table.get_mut(handle), count) {
+                plain.local -= 1;
+                if plain.local == 0 {
+                    self.vacate(handle);
+                }
+                continue;
+            }
+            let Some(object) = self.get_mut(handle) else { continue };
             let counter = match count {
                 Count::Local => &mut object.local,
                 Count::Held => &mut object.held,
@@ -175,11 +265,36 @@ impl Objects {
         }
     }
 
+    fn vacate(&mut self, handle: Handle) -> Option<Entry> {
+        if self.disposed.contains_key(&handle) { self.table.vacate(handle) } else { self.table.remove(handle) }
+    }
+
+    /// The program disposes of a handle whose wrapper the collector will name later: the handle stays taken until then.
+    pub(crate) fn dispose(&mut self, handle: Handle, released: &mut Vec<Released>) {
+        let Some(id) = self.id(handle) else { return };
+        self.disposed.entry(handle).or_insert((0, id)).0 += 1;
+        self.drop_count(handle, Count::Local, released);
+    }
+
+    /// The collector found a wrapper dead: whichever of them it was, one that was disposed of counts no more.
+    pub(crate) fn collected(&mut self, handle: Handle, released: &mut Vec<Released>) {
+        match self.disposed.get_mut(&handle) {
+            None => self.drop_count(handle, Count::Local, released),
+            Some((left, _)) if *left > 1 => *left -= 1,
+            Some(_) => {
+                self.disposed.remove(&handle);
+                if self.table.get(handle).is_none() {
+                    self.table.reuse(handle);
+                }
+            }
+        }
+    }
+
     fn remove_unused(&mut self, handle: Handle, released: &mut Vec<Released>, work: &mut Vec<(Handle, Count)>) {
-        if !self.table.get(handle).is_some_and(Object::unused) {
+        if !matches!(self.table.get(handle), Some(Entry::Full(object)) if object.unused()) {
             return;
         }
-        let Some(object) = self.table.remove(handle) else { return };
+        let Some(Entry::Full(object)) = self.vacate(handle) else { return };
         if object.exported {
             self.by_id.remove(&object.id);
         }
@@ -204,7 +319,7 @@ impl Objects {
     /// `peer` holds references to `id`.
     pub(crate) fn lend(&mut self, id: &ObjectId, peer: WorkerId) {
         let Some(handle) = self.find(id) else { return };
-        if let Some(object) = self.table.get_mut(handle) {
+        if let Some(object) = self.get_mut(handle) {
             object.extra().borrowers.insert(peer);
             self.lent.entry(peer).or_default().insert(handle);
         }
@@ -220,7 +335,7 @@ impl Objects {
     }
 
     fn forget_borrower(&mut self, handle: Handle, peer: WorkerId, released: &mut Vec<Released>) {
-        let Some(object) = self.table.get_mut(handle) else { return };
+        let Some(object) = self.get_mut(handle) else { return };
         if let Some(extra) = &mut object.extra {
             extra.borrowers.remove(&peer);
             extra.fetchers.retain(|fetcher| *fetcher != peer);
@@ -249,4 +364,63 @@ pub(crate) fn owner_died(id: ObjectId) -> Value {
         Failure::new("OWNER_DIED", format!("the process that owned ObjectRef({id}) ended, and the object with it"))
             .hint("keep objects that must outlive a task in the driver: return the value instead of a reference"),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ME: WorkerId = WorkerId([1; 16]);
+
+    fn objects() -> (Objects, TaskId) {
+        let root = TaskId::root(ME);
+        (Objects::new(root), root)
+    }
+
+    fn small(objects: &mut Objects, root: TaskId, index: u32) -> Handle {
+        objects.create_plain(&root.object(ObjectId::FIRST_PUT + index), b"small").unwrap()
+    }
+
+    #[test]
+    fn a_small_put_takes_little_until_more_happens_to_it() {
+        assert!(size_of::<Entry>() <= 40, "{}", size_of::<Entry>());
+        let (mut objects, root) = objects();
+        let id = root.object(ObjectId::FIRST_PUT + 7);
+        let handle = small(&mut objects, root, 7);
+        assert_eq!((objects.plain(handle), objects.id(handle)), (Some(&b"small"[..]), Some(id)));
+        assert_eq!(objects.create_plain(&id, &[0; PLAIN_MAX + 1]), None, "too long");
+        assert_eq!(objects.create_plain(&root.child(0, 1).object(1), b""), None, "of another root");
+
+        objects.add(handle, Count::Local);
+        objects.export(handle);
+        assert_eq!((objects.plain(handle), objects.find(&id)), (None, Some(handle)));
+        let object = objects.get(handle).unwrap();
+        let Some(Value::Ready(Blob::Inline(bytes))) = &object.value else { panic!("{object:?}") };
+        assert_eq!(blob::BlobView::parse(bytes).unwrap().header(), b"small");
+        assert_eq!(object.local, 2);
+        for left in [1, 0] {
+            objects.drop_count(handle, Count::Local, &mut Vec::new());
+            assert_eq!(objects.len(), left);
+        }
+    }
+
+    #[test]
+    fn a_handle_that_was_disposed_of_is_not_used_again_before_its_wrapper_was_collected() {
+        let (mut objects, root) = objects();
+        let mut released = Vec::new();
+        let handle = small(&mut objects, root, 0);
+        objects.add(handle, Count::Local);
+        objects.dispose(handle, &mut released);
+        assert_eq!(objects.len(), 1, "another wrapper holds it");
+        objects.dispose(handle, &mut released);
+        assert_eq!((objects.len(), objects.id(handle)), (0, Some(root.object(ObjectId::FIRST_PUT))));
+        let other = small(&mut objects, root, 1);
+        assert_ne!(other, handle);
+        objects.collected(handle, &mut released);
+        assert_ne!(small(&mut objects, root, 2), handle, "one wrapper is left");
+        objects.collected(handle, &mut released);
+        assert_eq!(small(&mut objects, root, 3), handle);
+        objects.collected(other, &mut released);
+        assert_eq!(small(&mut objects, root, 4), other, "nobody disposed of it: the collector did");
+    }
 }
