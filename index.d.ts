@@ -16,8 +16,16 @@ export interface RawTask {
 export type Buffers = ArrayBufferView[] | number
 export declare function put(header: Uint8Array, headerLength: number, buffers: Buffers, refs: number[]): number
 export declare function read(handle: number): RawValue | RawFailure | undefined
-/** The length of a small inline value, copied into `scratch`; -1 for every other state. */
-export declare function readInto(handle: number, scratch: Uint8Array): number
+/** Memory that small values pass through, on this thread; undefined where there can be none. */
+export declare function scratch(): Uint8Array | undefined
+/** Stores a value whose header is in the scratch memory, and which is nothing else. */
+export declare function putSmall(headerLength: number): number
+/** The length of a small value without references, written into the scratch memory; -1 for every other state. */
+export declare function readSmall(handle: number): number
+/** A wrapper disposes of its handle; `collected` follows. */
+export declare function dispose(handle: number): void
+/** The collector found the wrapper of a handle dead. */
+export declare function collected(handle: number): void
 export declare function release(handle: number): void
 export declare function free(handle: number): boolean
 export declare function refId(handle: number): string

@@ -13,12 +13,13 @@ import {
   fromRawSync,
   NOT_SMALL,
   noteGiven,
+  putEncoded,
   readSmall,
   translated,
-  withEncoded,
   withRoom,
 } from './transfer.cjs';
 import type { Draft, GetOptions, PutOptions, Sealed, TypedArray, ValueOf, Values, WaitOptions } from './types.cjs';
+import { encode } from './values/index.cjs';
 import { noteCopies, takeViolation, views } from './writes.cjs';
 
 /**
@@ -40,7 +41,7 @@ export function put<T>(value: T, options?: PutOptions): ObjectRef<Sealed<T>> {
     });
   }
   current();
-  const handle = withRoom(() => withEncoded(value, native.put));
+  const handle = withRoom(() => putEncoded(encode(value)));
   const ref = makeRef(handle);
   if (native.refState(handle) === IN_STORE) trackRef(ref);
   return ref;

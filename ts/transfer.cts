@@ -91,9 +91,9 @@ function decodeNow(raw: RawValue): unknown {
   });
 }
 
-/** Reused for small values, so that no buffer is made for what is decoded at once. */
-const scratch = new Uint8Array(8 * 1024);
-const words = new DataView(scratch.buffer);
+/** Memory that small values pass through, known to native code; none where that is refused. */
+const scratch = native.scratch();
+const words = scratch === undefined ? undefined : new DataView(scratch.buffer);
 /** What {@link readSmall} gives when the value is not a small one that is here. */
 export const NOT_SMALL = Symbol('not small');
 
@@ -105,7 +105,7 @@ const ENTRY = 16;
  * `heliostat_proto::blob`.
  */
 export function readSmall(handle: number): unknown {
-  if (native.readInto(handle, scratch) < 0) return NOT_SMALL;
+  if (scratch === undefined || words === undefined || native.readSmall(handle) < 0) return NOT_SMALL;
   const length = words.getUint32(4, true);
   const count = words.getUint32(8, true);
   const at = TABLE + count * ENTRY;
@@ -114,9 +114,22 @@ export function readSmall(handle: number): unknown {
   const buffers: ArrayBuffer[] = [];
   for (let entry = TABLE; entry < at; entry += ENTRY) {
     const offset = words.getUint32(entry, true);
-    buffers.push(immutable(scratch.buffer.slice(offset, offset + words.getUint32(entry + 8, true))));
+    buffers.push(immutable((scratch.buffer as ArrayBuffer).slice(offset, offset + words.getUint32(entry + 8, true))));
   }
   return decode({ header, buffers, refs: noRefs, own: immutable });
+}
+
+/** Stores a value, and returns its handle. */
+export function putEncoded(encoded: Encoded): number {
+  const { header, buffers, refs, seals } = encoded;
+  if (
+    scratch === undefined ||
+    header.byteLength > scratch.byteLength ||
+    buffers.length + refs.length + seals.length > 0
+  )
+    return withParts(encoded, native.put);
+  scratch.set(header);
+  return native.putSmall(header.byteLength);
 }
 
 function noRefs(): never {

@@ -10,6 +10,7 @@ mod output;
 mod port;
 mod raw;
 mod runtime;
+mod small;
 mod state;
 mod tasks;
 mod values;
@@ -26,6 +27,7 @@ pub fn export_raw(exports: Object<'_>, env: napi::Env) -> napi::Result<()> {
     for functions in [
         drafts::FUNCTIONS,
         values::FUNCTIONS,
+        small::FUNCTIONS,
         waits::FUNCTIONS,
         port::FUNCTIONS,
         tasks::FUNCTIONS,

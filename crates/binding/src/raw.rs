@@ -322,17 +322,6 @@ impl Scope {
             _ => Err(Thrown::argument("a view of an ArrayBuffer")),
         }
     }
-
-    /// The bytes of a typed array, to write to.
-    ///
-    /// # Safety
-    /// As for [`Self::view`], and nothing else may refer to the memory while the slice is used.
-    pub(crate) unsafe fn view_mut<'a>(self, value: Value) -> Result<&'a mut [u8], Thrown> {
-        // SAFETY: the caller's promise covers reading as well.
-        let bytes = unsafe { self.view(value)? };
-        // SAFETY: the memory of a typed array is writable, and the caller says that nothing else refers to it.
-        Ok(unsafe { std::slice::from_raw_parts_mut(bytes.as_ptr().cast_mut(), bytes.len()) })
-    }
 }
 
 /// Bytes of an element, by the kinds of `napi_typedarray_type`.

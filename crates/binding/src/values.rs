@@ -163,15 +163,6 @@ raw_functions! {
         }
     }
 
-    /// Copies a small value without references into `scratch`, a reused array, and returns its length; -1 for every other
-    /// state, which `read` tells of. This is the fast path of a get.
-    fn read_into = c"readInto" (handle, scratch) |scope| {
-        let (client, handle) = (client()?, scope.get_u32(handle)?);
-        // SAFETY: nothing below runs JavaScript.
-        let target = unsafe { scope.view_mut(scratch)? };
-        Ok(scope.number(client.read_small(handle, target).map_or(-1.0, |length| length as f64)))
-    }
-
     /// A handle is gone. Without a membership there is nothing left to release.
     fn release = c"release" (handle) |scope| {
         let handle = scope.get_u32(handle)?;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use heliostat_proto::blob::BlobView;
+use heliostat_proto::blob::{BlobView, write_plain};
 use heliostat_proto::message::{NodeState, Role, ToDaemon, Welcome};
 use heliostat_proto::{Blob, Failure, Locator, ObjectId, RefEntry, Value};
 use heliostat_runtime::{Action, Core, Handle, Identity, Submission, Values, WaitId};
@@ -306,24 +306,29 @@ impl Client {
 
     /// Copies a serialised value without references into `target` when it is here and fits; returns its length.
     pub fn read_small(&self, handle: Handle, target: &mut [u8]) -> Option<usize> {
-        let bytes = self.with_core(|core| {
-            core.need(handle, &*self.shared);
-            match core.value(handle)? {
-                Value::Ready(blob) => Some(blob.clone()),
-                Value::Failed(_) => None,
+        let value = {
+            let mut core = self.shared.lock_core();
+            if let Some(header) = core.small(handle) {
+                return write_plain(header, target);
             }
-        });
+            core.need(handle, &*self.shared);
+            let value = core.value(handle).cloned();
+            self.shared.perform(&mut core);
+            value?
+        };
         let mut copy = |bytes: &[u8]| {
-            let fits = bytes.len() <= target.len() && BlobView::parse(bytes).is_ok_and(|view| view.ref_count() == 0);
-            fits.then(|| {
-                target[..bytes.len()].copy_from_slice(bytes);
+            let place = target.get_mut(..bytes.len())?;
+            BlobView::parse(bytes).is_ok_and(|view| view.ref_count() == 0).then(|| {
+                place.copy_from_slice(bytes);
                 bytes.len()
             })
         };
-        match bytes? {
-            Blob::Inline(bytes) => copy(&bytes),
-            Blob::Stored(locator) if locator.length as usize <= MAX_SMALL => copy(self.pin(&locator).ok()?.bytes()),
-            Blob::Stored(_) => None,
+        match value {
+            Value::Ready(Blob::Inline(bytes)) => copy(&bytes),
+            Value::Ready(Blob::Stored(locator)) if locator.length as usize <= MAX_SMALL => {
+                copy(self.pin(&locator).ok()?.bytes())
+            }
+            Value::Ready(Blob::Stored(_)) | Value::Failed(_) => None,
         }
     }
 
