@@ -65,6 +65,8 @@ unsafe extern "C" fn deliver(env: Env, callback: Value, _context: *mut c_void, _
             Event::Task => -1.0,
             Event::Written => -2.0,
             Event::NodeGone => -3.0,
+            Event::Abort => -4.0,
+            Event::Unread => -5.0,
         })
     });
     let argument = [scope.array(numbers)];

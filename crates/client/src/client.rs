@@ -41,6 +41,17 @@ impl std::fmt::Debug for ClientOptions {
     }
 }
 
+/// How a blocking wait ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blocked {
+    /// All have a value, or one failed.
+    Over,
+    /// The time ran out.
+    Late,
+    /// The task that waited was aborted.
+    Aborted,
+}
+
 /// A process's membership in a node.
 #[derive(Debug)]
 pub struct Client {
@@ -182,23 +193,27 @@ impl Client {
         self.shared.look_at_waits();
     }
 
-    /// Blocks the calling thread. Returns whether it is over, else the time ran out.
-    pub fn block(&self, handles: &[Handle], timeout: Option<Duration>) -> bool {
+    /// Blocks the calling thread.
+    pub fn block(&self, handles: &[Handle], timeout: Option<Duration>) -> Blocked {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let wait = self.with_core(|core| core.wait(handles, handles.len(), true, &*self.shared));
-        let Some(wait) = wait else { return true };
+        let (wait, aborts) =
+            self.with_core(|core| (core.wait(handles, handles.len(), true, &*self.shared), core.aborts()));
+        let Some(wait) = wait else { return Blocked::Over };
         self.shared.blocked.fetch_add(1, Ordering::AcqRel);
         self.shared.look_at_waits();
         let mut core = self.shared.lock_core();
         let over = loop {
             if core.is_over(wait) || self.is_gone() {
-                break true;
+                break Blocked::Over;
+            }
+            if core.aborts() != aborts {
+                break Blocked::Aborted;
             }
             core = match deadline {
                 None => self.shared.changed.wait(core).unwrap_or_else(PoisonError::into_inner),
                 Some(deadline) => {
                     let Some(left) = deadline.checked_duration_since(Instant::now()).filter(|d| !d.is_zero()) else {
-                        break false;
+                        break Blocked::Late;
                     };
                     self.shared.changed.wait_timeout(core, left).unwrap_or_else(PoisonError::into_inner).0
                 }
@@ -221,6 +236,14 @@ impl Client {
     pub fn submit(&self, submission: Submission) -> Vec<Handle> {
         let now = self.now();
         self.with_core(|core| core.submit(submission, now, &*self.shared))
+    }
+
+    /// Cancels the task that makes a reference's object.
+    pub fn cancel(&self, handle: Handle, force: bool, recursive: bool) {
+        let now = self.now();
+        self.with_core(|core| core.cancel(handle, force, recursive, now));
+        // Its fallback is a matter of time, which that thread looks at.
+        self.shared.daemon.wake();
     }
 
     /// Copies a serialised value without references into `target` when it is here and fits; returns its length.
@@ -329,7 +352,12 @@ impl Shared {
                     woken = true;
                     self.ports.wait_over(wait);
                 }
-                Action::Execute(_) | Action::Forgotten => self.ports.task_arrived(),
+                Action::Execute(_) | Action::Forgotten => self.ports.tell_main(Event::Task),
+                Action::Abort => {
+                    woken = true;
+                    self.ports.tell_main(Event::Abort);
+                }
+                Action::Unread => self.ports.tell_main(Event::Unread),
             }
         }
         if woken {
