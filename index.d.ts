@@ -10,7 +10,7 @@ export interface RawFailure {
 /** A task to run. */
 export interface RawTask {
   execution: number; taskId: string; attempt: number; jobId: string; name: string; function: Uint8Array
-  args: RawValue; positions: number[]; values: RawValue[]; returns: number
+  args: RawValue; positions: number[]; values: RawValue[]; returns: number; timed: boolean; retriesErrors: boolean
 }
 /** The out-of-band buffers of a value, or the number of the draft that is its only one. */
 export type Buffers = ArrayBufferView[] | number
@@ -27,7 +27,11 @@ export declare function dispose(handle: number): void
 /** The collector found the wrapper of a handle dead. */
 export declare function collected(handle: number): void
 export declare function release(handle: number): void
-export declare function free(handle: number): boolean
+export declare function free(handle: number): void
+/** The program learned what became of these references. */
+export declare function observe(handles: number[]): void
+/** Failed tasks whose last reference went unread: [name, failure, ...]; with `all` those with references as well. */
+export declare function takeUnread(all: boolean): (string | RawFailure)[] | undefined
 export declare function refId(handle: number): string
 /** -1 pending, 0 inline, 1 in the store, 2 failed. */
 export declare function refState(handle: number): number
@@ -35,8 +39,9 @@ export declare function refState(handle: number): number
 export declare function refPlace(handle: number): [state: number, byteLength: number]
 export declare function wait(handles: number[], needed: number, failFast: boolean): number
 export declare function endWait(wait: number): void
-export declare function block(handles: number[], timeoutMs: number): boolean
-/** Events: the number of a wait that is over, -1 a task, -2 a write into the store, -3 the node ended. */
+/** 0: over, 1: the time ran out, 2: the task that waits was aborted. */
+export declare function block(handles: number[], timeoutMs: number): 0 | 1 | 2
+/** Events: the number of a wait that is over, -1 a task, -2 a write into the store, -3 the node ended, -4 a run was aborted, -5 a failure went unread. */
 export declare function openPort(callback: (events: number[]) => void): number
 export declare function closePort(): void
 export declare function holdLoop(hold: boolean): void
@@ -46,7 +51,17 @@ export declare function useFunction(hash: Uint8Array): boolean
 export declare function dropFunction(hash: Uint8Array): void
 export declare function submit(
   name: string, hash: Uint8Array, header: Uint8Array, headerLength: number, buffers: Buffers, refs: number[],
-  positions: number[], byRef: number[], returns: number, needs: (string | number)[], retries: number, parent: number): number[]
+  positions: number[], byRef: number[], needs: (string | number)[],
+  numbers: [returns: number, retries: number, timeoutMs: number, parent: number, flags: number]): number[]
+export declare function cancel(handle: number, force: boolean, recursive: boolean): void
+/** Cancels tasks of this process by the ids of objects that they make. */
+export declare function cancelTasks(ids: string[]): void
+/** Whether the tasks of this process that make these objects have not ended. */
+export declare function unfinished(ids: string[]): boolean[]
+export declare function beginTask(execution: number): void
+/** Runs that were aborted, and whether (1) they took too long: [execution, late, ...]. */
+export declare function takeAborted(): number[]
+export declare function overdueTask(execution: number): void
 export declare function nextTask(): RawTask | undefined
 /** Functions that need not be kept any more. */
 export declare function takeForgotten(): Uint8Array[] | undefined
@@ -56,7 +71,7 @@ export declare function addFailure(
   execution: number, code: string, message: string, facts: (string | number)[],
   header: Uint8Array, headerLength: number, buffers: Buffers, refs: number[]): void
 export declare function dropResults(execution: number): void
-export declare function finishTask(execution: number, nanos: number): void
+export declare function finishTask(execution: number, nanos: number, again: boolean): void
 export declare function markOutput(marker: string, name: string): void
 export declare function takeWrites(): string[] | undefined
 export declare function setTransfer(transfer: (this: ArrayBuffer) => ArrayBuffer): void

@@ -2,8 +2,9 @@
 
 import type { RawFailure, RawValue } from '#native' with { 'resolution-mode': 'import' };
 import * as check from './check.cjs';
+import { taskSignal, tellAborted } from './context.cjs';
 import { allocateDraft, setStore } from './draft.cjs';
-import { GetTimeoutError, NotInitializedError, notYet, SerializationError } from './errors.cjs';
+import { GetTimeoutError, NotInitializedError, notYet, SerializationError, TaskCancelledError } from './errors.cjs';
 import { errorOf, errorOfSync } from './failures.cjs';
 import { native } from './native.cjs';
 import { handleOf, makeRef, ObjectRef, setGetter, siteOf, trackRef } from './object-ref.cjs';
@@ -62,6 +63,9 @@ export async function putAsync<T>(
 
 /** Where a value is: see `refState` of the addon. */
 const IN_STORE = 1;
+/** How a blocking wait ended: see `block` of the addon. */
+const LATE = 1;
+const ABORTED = 2;
 
 function isThenable(value: unknown): boolean {
   if ((typeof value !== 'object' || value === null) && typeof value !== 'function') return false;
@@ -132,6 +136,8 @@ interface Taken {
 function take(refs: readonly ObjectRef[], handles: number[]): Taken[] {
   const failed = translated(() => handles.findIndex((handle) => native.refState(handle) === FAILED));
   const wanted = failed >= 0 ? [failed] : handles.map((_, index) => index);
+  // One failure is thrown; the program learned of the others by it.
+  if (failed >= 0) native.observe(handles);
   return wanted.map((index) => {
     const ref = refs[index] as ObjectRef;
     takeViolation(ref);
@@ -166,18 +172,21 @@ function waitFor(
   late: (refs: readonly ObjectRef[], timeoutMs: number) => Error | undefined = timedOut,
 ): Promise<void> {
   const { timeoutMs, signal } = options ?? {};
+  // A task that is cancelled waits no longer; what its code does about that may wait again.
+  const task = taskSignal();
+  const signals = [signal, task?.aborted ? undefined : task].filter((each) => each !== undefined);
   return new Promise<void>((resolve, reject) => {
     let timer: NodeJS.Timeout | undefined;
     const clear = () => {
       clearTimeout(timer);
-      signal?.removeEventListener('abort', onAbort);
+      for (const each of signals) each.removeEventListener('abort', onAbort);
     };
     const onAbort = () => {
       clear();
-      reject(signal?.reason);
+      reject(signals.find((each) => each.aborted)?.reason);
     };
     if (signal?.aborted) return onAbort();
-    signal?.addEventListener('abort', onAbort);
+    for (const each of signals) each.addEventListener('abort', onAbort);
     whenOver(wait, () => {
       clear();
       resolve();
@@ -233,10 +242,13 @@ export function getSync(target: ObjectRef | readonly ObjectRef[], options?: { ti
     if (value !== NOT_SMALL) return value;
   }
   const limit = options?.timeoutMs;
-  if (
-    !translated(() => native.block(handles, limit === undefined || limit === Number.POSITIVE_INFINITY ? -1 : limit))
-  ) {
-    throw timedOut(refs, limit ?? 0);
+  const ended = translated(() =>
+    native.block(handles, limit === undefined || limit === Number.POSITIVE_INFINITY ? -1 : limit),
+  );
+  if (ended === LATE) throw timedOut(refs, limit ?? 0);
+  if (ended === ABORTED) {
+    tellAborted();
+    throw taskSignal()?.reason ?? new TaskCancelledError('the task was cancelled while it waited');
   }
   const values = take(refs, handles).map(({ value, ref }) => {
     if (isFailure(value)) throw errorOfSync(value, siteOf(ref));
@@ -321,9 +333,7 @@ function* buffersIn(value: unknown, seen: Set<object>): Iterable<ArrayBuffer> {
 export function free(target: ObjectRef | readonly ObjectRef[]): void {
   const refs = target instanceof ObjectRef ? [target] : refsOf(target, 'free()');
   current();
-  for (const ref of refs) {
-    if (!translated(() => native.free(handleOf(ref)))) throw notYet('free() of an object that another process owns');
-  }
+  for (const ref of refs) translated(() => native.free(handleOf(ref)));
 }
 
 /** Starts to bring the values here, without waiting for them. */

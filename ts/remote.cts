@@ -1,63 +1,21 @@
 /** Remote functions: calls become tasks, their results references. */
+import { cancelOnAbort } from './cancel.cjs';
 import * as check from './check.cjs';
 import { parentExecution } from './context.cjs';
 import { notYet } from './errors.cjs';
 import { native } from './native.cjs';
 import { type CallSite, handleOf, makeRef, ObjectRef, session } from './object-ref.cjs';
 import { current } from './runtime.cjs';
+import { checkOptions, flagsOf, needsOf, type Options, timeoutOf } from './task-options.cjs';
 import { contentHash, withEncoded, withParts, withRoom } from './transfer.cjs';
-import type { ActorOptions, ObjectRefGenerator, RemoteClass, RemoteFunction, TaskOptions } from './types.cjs';
+import type { ActorOptions, RemoteClass, RemoteFunction, TaskOptions } from './types.cjs';
 import { encode } from './values/index.cjs';
 
 const DEFAULT_RETRIES = 3;
 /** Frames kept of each call, enough to name the user's line. */
 const SITE_FRAMES = 8;
 
-/** Options that later versions bring, refused rather than ignored. */
-const LATER = ['schedulingStrategy', 'runtimeEnv', 'retryExceptions', 'timeoutMs', 'signal', 'bufferedItems'] as const;
-
 type AnyFunction = (...args: any[]) => unknown;
-type Options = TaskOptions & { numReturns?: number };
-
-const KNOWN = new Set<string>([
-  ...LATER,
-  'name',
-  'streaming',
-  'maxRetries',
-  'numReturns',
-  'numCpus',
-  'numGpus',
-  'memory',
-  'resources',
-]);
-
-function checkOptions(options: Options): void {
-  check.options(options, "the task's options");
-  for (const name of Object.keys(options)) {
-    if (!KNOWN.has(name)) throw new TypeError(`tasks have no option ${name}; they have ${[...KNOWN].join(', ')}`);
-  }
-  check.string(options.name, 'name');
-  check.boolean(options.streaming, 'streaming');
-  check.number(options.maxRetries, 'maxRetries', { min: -1, integer: true });
-  check.number(options.numReturns, 'numReturns', { min: 1, max: 1_000_000, integer: true });
-  check.number(options.numCpus, 'numCpus', { min: 0, finite: true });
-  check.number(options.numGpus, 'numGpus', { min: 0, finite: true });
-  check.number(options.memory, 'memory', { min: 0, finite: true });
-  check.amounts(options.resources, 'resources');
-  for (const name of LATER) {
-    const value = options[name];
-    if (value !== undefined && value !== false && value !== 'default') throw notYet(`the task option ${name}`);
-  }
-  if (options.streaming === true) throw notYet('the task option streaming');
-}
-
-function needsOf(options: Options): (string | number)[] {
-  const needs: (string | number)[] = ['CPU', options.numCpus ?? 1];
-  if (options.numGpus) needs.push('GPU', options.numGpus);
-  if (options.memory) needs.push('memory', options.memory);
-  for (const [name, amount] of Object.entries(options.resources ?? {})) needs.push(name, amount);
-  return needs;
-}
 
 /** The function as it was captured at the first call of a session. */
 interface Captured {
@@ -97,39 +55,36 @@ export class Remote {
       byRef.push(handleOf(value));
       return undefined;
     });
-    const { numReturns, maxRetries = DEFAULT_RETRIES } = this.#options;
+    const { numReturns, maxRetries = DEFAULT_RETRIES, signal } = this.#options;
     const handles = withRoom(() =>
       withEncoded(values, (header, length, buffers, refs) =>
-        native.submit(
-          this.#name,
-          hash,
-          header,
-          length,
-          buffers,
-          refs,
-          positions,
-          byRef,
+        native.submit(this.#name, hash, header, length, buffers, refs, positions, byRef, this.#needs, [
           numReturns ?? -1,
-          this.#needs,
           maxRetries,
+          timeoutOf(this.#options),
           parentExecution(),
-        ),
+          flagsOf(this.#options),
+        ]),
       ),
     );
     const site = callSite(this.remote);
     const results = handles.map((handle) => makeRef(handle, site));
+    if (signal !== undefined && !signal.aborted) cancelOnAbort(signal, results[0] as ObjectRef);
     return numReturns === undefined ? (results[0] as ObjectRef) : results;
   }
 
   options(options: Options): Remote {
     checkOptions(options);
     const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
-    return new Remote(this.#function, { ...this.#options, ...given }, this.#captured);
+    // The error classes travel with the function.
+    const captured = 'retryExceptions' in given ? {} : this.#captured;
+    return new Remote(this.#function, { ...this.#options, ...given }, captured);
   }
 
-  /** How a remote function travels inside values and with functions that capture it. */
+  /** How a remote function travels inside values and with functions that capture it. A signal stays in its process. */
   [Symbol.for('heliostat.serialize')](): [AnyFunction, Options] {
-    return [this.#function, this.#options];
+    const { signal: _, ...options } = this.#options;
+    return [this.#function, options];
   }
 
   static [Symbol.for('heliostat.deserialize')]([fn, options]: [AnyFunction, Options]): Remote {
@@ -140,8 +95,10 @@ export class Remote {
   #capture(): Uint8Array {
     const known = this.#captured.value;
     if (known !== undefined && known.session === session.current) return known.hash;
+    const { retryExceptions } = this.#options;
     const hash = withRoom(() => {
-      const encoded = encode(this.#function);
+      // With the classes in one value, those that the function throws are the same ones in the worker.
+      const encoded = encode(Array.isArray(retryExceptions) ? [this.#function, ...retryExceptions] : this.#function);
       const content = contentHash(encoded);
       if (!native.useFunction(content)) withParts(encoded, (...parts) => native.defineFunction(content, ...parts));
       return content;
@@ -176,6 +133,16 @@ function isGenerator(value: AnyFunction): boolean {
  *
  * The function travels by value: captured variables are copied at the first call, imports of packages and builtins are
  * imported again in the worker, the user's own modules travel by value.
+ *
+ * @example
+ * const load = remote(async (url: string) => (await fetch(url)).text(), {
+ *   maxRetries: 5, // after crashes of the worker, and after what retryExceptions names
+ *   retryExceptions: [TypeError, TaskTimeoutError], // judged in the worker, by instanceof; true: any error, and timeouts
+ *   timeoutMs: 10_000, // of each run; the queue does not count
+ * });
+ * const controller = new AbortController();
+ * const ref = load.options({ signal: controller.signal }).remote('https://example.org');
+ * controller.abort(); // cancels the task
  */
 export function remote<C extends new (...args: any[]) => object>(actorClass: C, options?: ActorOptions): RemoteClass<C>;
 export function remote<A extends any[], R>(fn: (...args: A) => R, options?: TaskOptions): RemoteFunction<A, R>;
@@ -208,12 +175,4 @@ class RemoteStream {
   options(_options: TaskOptions): this {
     return this;
   }
-}
-
-/** Cancels a task. */
-export function cancel(
-  _ref: ObjectRef | ObjectRefGenerator<any>,
-  _options?: { force?: boolean; recursive?: boolean },
-): Promise<void> {
-  return Promise.reject(notYet('cancel()'));
 }

@@ -42,6 +42,10 @@ const waits = new Map<number, () => void>();
 let onTask: (() => void) | undefined;
 /** Called when a write into the store was seen. */
 let onWrite: (() => void) | undefined;
+/** Called when a run of this worker was aborted. */
+let onAbort: (() => void) | undefined;
+/** Called when failures went unread, and with `true` when no more can be read. */
+let onUnread: ((all: boolean) => void) | undefined;
 
 setEnded(
   () =>
@@ -58,6 +62,8 @@ function onEvents(events: number[]): void {
       settle?.();
     } else if (event === TASK) onTask?.();
     else if (event === WRITTEN) onWrite?.();
+    else if (event === ABORT) onAbort?.();
+    else if (event === UNREAD) onUnread?.(false);
     else if (event === NODE_GONE) {
       for (const settle of waits.values()) settle();
       waits.clear();
@@ -69,6 +75,8 @@ function onEvents(events: number[]): void {
 const TASK = -1;
 const WRITTEN = -2;
 const NODE_GONE = -3;
+const ABORT = -4;
+const UNREAD = -5;
 
 let holding = false;
 
@@ -104,6 +112,16 @@ export function setTaskHandler(handler: () => void): void {
 /** Sets who is told of writes into the store. */
 export function setWriteHandler(handler: () => void): void {
   onWrite = handler;
+}
+
+/** Sets who tells running code that it was aborted. */
+export function setAbortHandler(handler: () => void): void {
+  onAbort = handler;
+}
+
+/** Sets who reports failures that nobody read. */
+export function setUnreadHandler(handler: (all: boolean) => void): void {
+  onUnread = handler;
 }
 
 const KNOWN: Record<keyof InitOptions, (value: unknown) => void> = {
@@ -196,7 +214,10 @@ function enter(raw: ReturnType<typeof native.startNode>, options: InitOptions, o
   membership = { context, workerId: raw.workerId, options, owns };
   if (owns && !exits) {
     exits = true;
-    process.on('exit', () => native.exitNode());
+    process.on('exit', () => {
+      if (membership !== undefined) onUnread?.(true);
+      native.exitNode();
+    });
   }
   return context;
 }
@@ -275,6 +296,7 @@ export function leave(): Promise<void> {
   // A worker's task goes on in its cluster: only its program's own references could end here, and they end with it.
   if (onTask !== undefined) return Promise.resolve();
   const { owns } = membership;
+  if (owns) onUnread?.(true);
   membership = undefined;
   endSession();
   native.closePort();

@@ -1,12 +1,13 @@
 /** The program of a worker process: runs the tasks that arrive, one at a time. */
 
 import type { RawTask } from '#native' with { 'resolution-mode': 'import' };
-import { setRunning } from '../context.cjs';
+import { setRunning, tellAborted } from '../context.cjs';
 import { describeThrown, substitute, type Thrown } from '../failures.cjs';
 import { native } from '../native.cjs';
-import { setTaskHandler, startWorker } from '../runtime.cjs';
+import { setAbortHandler, setTaskHandler, startWorker } from '../runtime.cjs';
 import { fromRaw, letGarbageGo, type Take, withEncoded, withRoom } from '../transfer.cjs';
 import { readOnly, writesOfTask } from '../writes.cjs';
+import { type ErrorClass, isOneOf } from './retries.cjs';
 
 type AnyFunction = (...args: unknown[]) => unknown;
 
@@ -18,23 +19,31 @@ for (const name of ['HELIOSTAT_SOCKET', 'HELIOSTAT_WORKER_TOKEN', 'HELIOSTAT_MAR
 
 const { nodeId } = startWorker(socket, token);
 
+/** A function, and the error classes after which its tasks are tried again, if it came with some. */
+interface Callable {
+  fn: AnyFunction;
+  retries: ErrorClass[] | undefined;
+}
+
 /** Functions by the hexadecimal digits of their hash: revived once, so that what they hold lasts between tasks. */
-const functions = new Map<string, AnyFunction>();
+const functions = new Map<string, Callable>();
 
 function keyOf(hash: Uint8Array): string {
   return Buffer.from(hash).toString('hex');
 }
 
-async function functionOf(hash: Uint8Array): Promise<AnyFunction> {
+async function functionOf(hash: Uint8Array): Promise<Callable> {
   const key = keyOf(hash);
-  let fn = functions.get(key);
-  if (fn === undefined) {
+  let callable = functions.get(key);
+  if (callable === undefined) {
     const raw = native.functionValue(hash);
     if (raw === undefined) throw new Error('the function of this task did not arrive');
-    fn = (await fromRaw(raw)).value as AnyFunction;
-    functions.set(key, fn);
+    const value = (await fromRaw(raw)).value as AnyFunction | [AnyFunction, ...ErrorClass[]];
+    const [fn, ...retries] = Array.isArray(value) ? value : [value];
+    callable = { fn, retries: Array.isArray(value) ? retries : undefined };
+    functions.set(key, callable);
   }
-  return fn;
+  return callable;
 }
 
 async function argumentsOf(task: RawTask): Promise<unknown[]> {
@@ -50,14 +59,26 @@ async function argumentsOf(task: RawTask): Promise<unknown[]> {
 async function run(task: RawTask): Promise<void> {
   forget();
   native.markOutput(marker, task.name);
-  setRunning({ ...task, abort: new AbortController() });
+  const abort = new AbortController();
+  setRunning({ ...task, abort });
   let nanos = 0;
+  let again = false;
   try {
-    const fn = await functionOf(task.function);
+    const { fn, retries } = await functionOf(task.function);
     const args = await argumentsOf(task);
+    abort.signal.throwIfAborted();
+    if (task.timed) native.beginTask(task.execution);
     const started = process.hrtime.bigint();
     try {
-      const result = await fn(...args);
+      let result: unknown;
+      try {
+        result = await fn(...args);
+      } catch (thrown) {
+        again = task.retriesErrors && isOneOf(thrown, retries);
+        throw thrown;
+      }
+      // Nobody takes the results of an aborted run.
+      abort.signal.throwIfAborted();
       const written = writesOfTask()[0];
       if (written !== undefined) throw readOnly(written);
       addResults(task, result);
@@ -71,9 +92,21 @@ async function run(task: RawTask): Promise<void> {
     addFailures(task, describeThrown(thrown, { name: task.name, attempt: task.attempt, nodeId }));
   } finally {
     setRunning(undefined);
+    clearTimeout(overdue);
   }
-  native.finishTask(task.execution, nanos);
+  native.finishTask(task.execution, nanos, again);
 }
+
+/** How long the code of an aborted run may go on; that of a synchronous one is not measured here. */
+const GRACE_MS = 1_000;
+let overdue: NodeJS.Timeout | undefined;
+
+setAbortHandler(() => {
+  const execution = tellAborted();
+  if (execution === undefined) return;
+  clearTimeout(overdue);
+  overdue = setTimeout(() => native.overdueTask(execution), GRACE_MS);
+});
 
 function addResults(task: RawTask, result: unknown): void {
   if (task.returns < 0) {

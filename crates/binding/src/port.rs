@@ -60,6 +60,8 @@ pub(crate) fn numbers(scope: Scope, events: &[Event]) -> Value {
             Event::Over(wait) => f64::from(*wait),
             Event::Task => -1.0,
             Event::NodeGone => -3.0,
+            Event::Abort => -4.0,
+            Event::Unread => -5.0,
         })
     }))
 }

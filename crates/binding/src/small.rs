@@ -35,15 +35,12 @@ fn expose(scope: Scope) -> Value {
         // the calls succeeded.
         unsafe {
             let data = scratch.get().cast::<c_void>();
-            let status = sys::napi_create_external_arraybuffer(
-                scope.env, data, LENGTH, None, ptr::null_mut(), &raw mut buffer,
-            );
+            let status =
+                sys::napi_create_external_arraybuffer(scope.env, data, LENGTH, None, ptr::null_mut(), &raw mut buffer);
             if status != sys::Status::napi_ok {
                 return scope.undefined();
             }
-            sys::napi_create_typedarray(
-                scope.env, sys::TypedarrayType::uint8_array, LENGTH, buffer, 0, &raw mut array,
-            );
+            sys::napi_create_typedarray(scope.env, sys::TypedarrayType::uint8_array, LENGTH, buffer, 0, &raw mut array);
             array
         }
     })

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use heliostat_proto::message::{FunctionHash, Resources};
-use heliostat_proto::{Fact, Failure};
+use heliostat_proto::{Fact, Failure, ObjectId};
 use heliostat_runtime::{ExecutionId, Handle, Submission};
 
 use crate::raw::{Scope, Thrown, Value, raw_functions};
@@ -40,6 +40,11 @@ fn resources(scope: Scope, pairs: Value) -> Result<Resources, Thrown> {
     Ok(Resources::new(amounts))
 }
 
+fn ids_of(scope: Scope, ids: Value) -> Result<Vec<ObjectId>, Thrown> {
+    let parse = |id| ObjectId::parse(&scope.get_string(id)?).map_err(|_| Thrown::argument("an object's id"));
+    scope.elements(ids)?.into_iter().map(parse).collect()
+}
+
 fn optional(number: f64) -> Option<u32> {
     (number >= 0.0).then_some(number as u32)
 }
@@ -72,27 +77,88 @@ raw_functions! {
     }
 
     /// Submits a task: name, function, arguments by value (four parts), positions and handles of those by reference,
-    /// number of results (-1: one value), resources as [name, amount, ...], retries, submitting task (-1: none).
+    /// resources as [name, amount, ...], and numbers: results (-1: one value), retries, milliseconds that a run may take (-1:
+    /// any), submitting task (-1: none), flags (1: tried again after errors, 2: after it ran too long, 4: cancelled already).
     /// Returns the handles of its results.
-    fn submit = c"submit" (name, hash_bytes, header, header_len, buffers, refs, positions, by_ref, returns, needs, retries, parent) |scope| {
+    fn submit = c"submit" (name, hash_bytes, header, header_len, buffers, refs, positions, by_ref, needs, numbers) |scope| {
         let client = client()?;
         let function = hash(scope, hash_bytes)?;
         let by_ref = scope.handles(positions)?.into_iter().zip(scope.handles(by_ref)?).collect();
         let (name, resources) = (scope.get_string(name)?, resources(scope, needs)?);
-        let (returns, parent) = (optional(scope.get_f64(returns)?), optional(scope.get_f64(parent)?));
-        let max_retries = scope.get_f64(retries)? as i64;
+        let numbers = scope.elements(numbers)?.into_iter().map(|number| scope.get_f64(number)).collect::<Result<Vec<_>, _>>()?;
+        let &[returns, retries, timeout, parent, flags] = &numbers[..] else { return Err(Thrown::argument("five numbers")) };
+        let flags = flags as u32;
         with_parts(scope, [header, header_len, buffers, refs], |given| {
             let id = client.with_core(heliostat_runtime::Core::next_put_id);
             let args = given.blob(&client, id, client.seat())?;
-            let submission =
-                Submission { name, function, args, contains: given.parts.refs.to_vec(), by_ref, returns, resources, max_retries, parent };
+            let submission = Submission {
+                name,
+                function,
+                args,
+                contains: given.parts.refs.to_vec(),
+                by_ref,
+                returns: optional(returns),
+                resources,
+                max_retries: retries as i64,
+                retries_errors: flags & 1 != 0,
+                retries_timeouts: flags & 2 != 0,
+                timeout: (timeout >= 0.0).then_some(timeout as u64),
+                cancelled: flags & 4 != 0,
+                parent: optional(parent),
+            };
             let handles = client.submit(submission);
             Ok(scope.array(handles.into_iter().map(|handle| scope.u32(handle))))
         })
     }
 
+    /// Cancels the task that makes the object of a reference.
+    fn cancel = c"cancel" (handle, force, recursive) |scope| {
+        let (client, handle) = (client()?, scope.get_u32(handle)?);
+        client.cancel(handle, scope.get_bool(force)?, scope.get_bool(recursive)?);
+        Ok(scope.undefined())
+    }
+
+    /// Cancels tasks of this process by the ids of objects that they make.
+    fn cancel_tasks = c"cancelTasks" (ids) |scope| {
+        let ids = ids_of(scope, ids)?;
+        if let Some(client) = crate::runtime::current() {
+            let now = client.now();
+            client.with_core(|core| ids.iter().for_each(|id| core.cancel_task(&id.task(), false, true, now)));
+        }
+        Ok(scope.undefined())
+    }
+
+    /// For each of these objects whether this process's task that makes it has not ended.
+    fn unfinished = c"unfinished" (ids) |scope| {
+        let (client, ids) = (client()?, ids_of(scope, ids)?);
+        let unfinished: Vec<bool> = client.with_core(|core| ids.iter().map(|id| core.is_unfinished(&id.task())).collect());
+        Ok(scope.array(unfinished.into_iter().map(|flag| scope.bool(flag))))
+    }
+
+    /// A task's function is about to be called.
+    fn begin_task = c"beginTask" (execution) |scope| {
+        let (client, execution) = (client()?, scope.get_u32(execution)?);
+        client.with_core(|core| core.begin(execution));
+        Ok(scope.undefined())
+    }
+
+    /// Runs that were aborted and whose code was not told yet: `[execution, late, ...]`, late being 1 when it took too long.
+    fn take_aborted = c"takeAborted" () |scope| {
+        let taken = client()?.with_core(heliostat_runtime::Core::take_aborted);
+        let numbers: Vec<Value> =
+            taken.iter().flat_map(|aborted| [scope.u32(aborted.execution), scope.u32(aborted.late.into())]).collect();
+        Ok(scope.array(numbers.into_iter()))
+    }
+
+    /// The code of an aborted run had time to end, and goes on.
+    fn overdue_task = c"overdueTask" (execution) |scope| {
+        let (client, execution) = (client()?, scope.get_u32(execution)?);
+        client.with_core(|core| core.overdue(execution));
+        Ok(scope.undefined())
+    }
+
     /// Takes the next task to run: `{ execution, taskId, attempt, jobId, name, function, args, positions, values,
-    /// returns }`; `undefined` when there is none.
+    /// returns, timed, retriesErrors }`; `undefined` when there is none.
     fn next_task = c"nextTask" () |scope| {
         let client = client()?;
         let taken = client.with_core(|core| {
@@ -118,6 +184,8 @@ raw_functions! {
         scope.set(object, c"positions", scope.array(spec.by_ref.iter().map(|(at, _)| scope.u32(*at)).collect::<Vec<_>>().into_iter()));
         scope.set(object, c"values", scope.array(values.into_iter()));
         scope.set(object, c"returns", scope.number(spec.returns.map_or(-1.0, f64::from)));
+        scope.set(object, c"timed", scope.bool(spec.timed));
+        scope.set(object, c"retriesErrors", scope.bool(spec.retries_errors));
         Ok(object)
     }
 
@@ -190,11 +258,13 @@ raw_functions! {
         Ok(scope.undefined())
     }
 
-    /// Ends a running task with the results added, after the nanoseconds that its function ran.
-    fn finish_task = c"finishTask" (execution, nanos) |scope| {
+    /// Ends a running task with the results added, after the nanoseconds that its function ran; whether it threw an error
+    /// after which its caller wants to try again.
+    fn finish_task = c"finishTask" (execution, nanos, again) |scope| {
         let (client, execution, nanos) = (client()?, scope.get_u32(execution)?, scope.get_f64(nanos)?);
+        let again = scope.get_bool(again)?;
         let Results { values, contains } = results(|all| all.remove(&execution)).unwrap_or_default();
-        client.with_core(|core| core.finish(execution, values, &contains, nanos as u64));
+        client.with_core(|core| core.finish(execution, values, &contains, nanos as u64, again));
         Ok(scope.undefined())
     }
 }

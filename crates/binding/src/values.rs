@@ -155,7 +155,10 @@ raw_functions! {
     fn read = c"read" (handle) |scope| {
         let client = client()?;
         let handle = scope.get_u32(handle)?;
-        let (id, value) = client.with_core(|core| (core.id(handle), core.value(handle).cloned()));
+        let (id, value) = client.with_core(|core| {
+            core.observe(handle);
+            (core.id(handle), core.value(handle).cloned())
+        });
         match (id, value) {
             (Some(id), Some(heliostat_proto::Value::Ready(blob))) => read_blob(scope, &client, &blob, Label::Object(id)),
             (_, Some(heliostat_proto::Value::Failed(failure))) => read_failure(scope, &client, &failure),
@@ -172,10 +175,34 @@ raw_functions! {
         Ok(scope.undefined())
     }
 
-    /// Deletes the data of an object of this process; whether it is one.
+    /// Deletes the data of an object, here or at its owner.
     fn free = c"free" (handle) |scope| {
         let (client, handle) = (client()?, scope.get_u32(handle)?);
-        Ok(scope.bool(client.with_core(|core| core.free(handle))))
+        client.with_core(|core| core.free(handle));
+        Ok(scope.undefined())
+    }
+
+    /// The program learned what became of these references.
+    fn observe = c"observe" (handles) |scope| {
+        let (client, handles) = (client()?, scope.handles(handles)?);
+        client.with_core(|core| handles.into_iter().for_each(|handle| core.observe(handle)));
+        Ok(scope.undefined())
+    }
+
+    /// Failed tasks of which the last reference went unread, or with `all` also those with references that did not so
+    /// far: `[name, failure, ...]`; `undefined` when there are none.
+    fn take_unread = c"takeUnread" (all) |scope| {
+        let all = scope.get_bool(all)?;
+        let Some(client) = crate::runtime::current() else { return Ok(scope.undefined()) };
+        let taken = client.with_core(|core| if all { core.take_all_unread() } else { core.take_unread() });
+        if taken.is_empty() {
+            return Ok(scope.undefined());
+        }
+        let mut values = Vec::with_capacity(2 * taken.len());
+        for (name, failure) in taken {
+            values.extend([scope.string(&name), read_failure(scope, &client, &failure)?]);
+        }
+        Ok(scope.array(values.into_iter()))
     }
 
     /// The 56 hexadecimal digits of a reference's id.

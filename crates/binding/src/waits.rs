@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use heliostat_client::Blocked;
+
 use crate::port;
 use crate::raw::{Thrown, raw_functions};
 use crate::runtime::client;
@@ -26,11 +28,15 @@ raw_functions! {
         Ok(scope.undefined())
     }
 
-    /// Blocks the thread until all have a value or one failed; false when the milliseconds ran out first. Negative: no
-    /// bound.
+    /// Blocks the thread until all have a value or one failed: 0. 1: the milliseconds ran out first (negative ones are no
+    /// bound), 2: the task that waits was aborted.
     fn block = c"block" (handles, timeout) |scope| {
         let (client, handles, timeout) = (client()?, scope.handles(handles)?, scope.get_f64(timeout)?);
         let timeout = (timeout >= 0.0).then(|| Duration::try_from_secs_f64(timeout / 1000.0).unwrap_or(Duration::MAX));
-        Ok(scope.bool(client.block(port::of(scope.env), &handles, timeout)))
+        Ok(scope.u32(match client.block(port::of(scope.env), &handles, timeout) {
+            Blocked::Over => 0,
+            Blocked::Late => 1,
+            Blocked::Aborted => 2,
+        }))
     }
 }

@@ -43,6 +43,17 @@ impl std::fmt::Debug for ClientOptions {
     }
 }
 
+/// How a blocking wait ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blocked {
+    /// All have a value, or one failed.
+    Over,
+    /// The time ran out.
+    Late,
+    /// The task that waited was aborted.
+    Aborted,
+}
+
 /// A process's membership in a node.
 #[derive(Debug)]
 pub struct Client {
@@ -231,17 +242,18 @@ impl Client {
         self.shared.look_at_waits();
     }
 
-    /// Blocks the calling thread, whose port is given if it has one. Returns whether it is over, else the time ran out.
-    pub fn block(&self, port: Option<PortId>, handles: &[Handle], timeout: Option<Duration>) -> bool {
+    /// Blocks the calling thread, whose port is given if it has one.
+    pub fn block(&self, port: Option<PortId>, handles: &[Handle], timeout: Option<Duration>) -> Blocked {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let wait = self.with_core(|core| core.wait(handles, handles.len(), true, &*self.shared));
-        let Some(wait) = wait else { return true };
+        let (wait, aborts) =
+            self.with_core(|core| (core.wait(handles, handles.len(), true, &*self.shared), core.aborts()));
+        let Some(wait) = wait else { return Blocked::Over };
         self.shared.blocked.fetch_add(1, Ordering::AcqRel);
         self.shared.look_at_waits();
         let over = if port.is_some_and(|port| self.shared.ports.attends(port)) {
-            self.block_attending(wait, deadline)
+            self.block_attending(wait, deadline, aborts)
         } else {
-            self.block_aside(wait, deadline)
+            self.block_aside(wait, deadline, aborts)
         };
         self.with_core(|core| core.end_wait(wait));
         self.shared.blocked.fetch_sub(1, Ordering::AcqRel);
@@ -250,11 +262,14 @@ impl Client {
     }
 
     /// Others serve what comes.
-    fn block_aside(&self, wait: WaitId, deadline: Option<Instant>) -> bool {
+    fn block_aside(&self, wait: WaitId, deadline: Option<Instant>, aborts: u64) -> Blocked {
         let mut core = self.shared.lock_core();
         loop {
             if core.is_over(wait) || self.is_gone() {
-                return true;
+                return Blocked::Over;
+            }
+            if core.aborts() != aborts {
+                return Blocked::Aborted;
             }
             let changed = &self.shared.changed;
             core = match deadline {
@@ -262,7 +277,7 @@ impl Client {
                 Some(deadline) => {
                     let left = deadline.saturating_duration_since(Instant::now());
                     if left.is_zero() {
-                        return false;
+                        return Blocked::Late;
                     }
                     changed.wait_timeout(core, left).unwrap_or_else(PoisonError::into_inner).0
                 }
@@ -271,16 +286,26 @@ impl Client {
     }
 
     /// This thread's event loop would serve what comes: it does so here.
-    fn block_attending(&self, wait: WaitId, deadline: Option<Instant>) -> bool {
+    fn block_attending(&self, wait: WaitId, deadline: Option<Instant>, aborts: u64) -> Blocked {
         let bell = &self.shared.bell;
         loop {
             bell.sleep();
             let news = self.shared.peers.have_news();
-            let over = self.shared.lock_core().is_over(wait) || self.is_gone();
+            let (over, aborted) = {
+                let core = self.shared.lock_core();
+                (core.is_over(wait) || self.is_gone(), core.aborts() != aborts)
+            };
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            if over || (left == Some(Duration::ZERO) && !news) {
+            let end = if over {
+                Some(Blocked::Over)
+            } else if aborted {
+                Some(Blocked::Aborted)
+            } else {
+                (left == Some(Duration::ZERO) && !news).then_some(Blocked::Late)
+            };
+            if let Some(end) = end {
                 bell.wake_up();
-                return over;
+                return end;
             }
             if !news {
                 let mut fds = [PollFd::from_borrowed_fd(bell.at_loop(), PollFlags::IN)];
@@ -302,6 +327,14 @@ impl Client {
     pub fn submit(&self, submission: Submission) -> Vec<Handle> {
         let now = self.now();
         self.with_core(|core| core.submit(submission, now, &*self.shared))
+    }
+
+    /// Cancels the task that makes a reference's object.
+    pub fn cancel(&self, handle: Handle, force: bool, recursive: bool) {
+        let now = self.now();
+        self.with_core(|core| core.cancel(handle, force, recursive, now));
+        // Its fallback is a matter of time, which that thread looks at.
+        self.shared.daemon.wake();
     }
 
     /// Copies a serialised value without references into `target` when it is here and fits; returns its length.
@@ -415,7 +448,12 @@ impl Shared {
                     woken = true;
                     self.ports.wait_over(wait);
                 }
-                Action::Execute(_) | Action::Forgotten => self.ports.task_arrived(),
+                Action::Execute(_) | Action::Forgotten => self.ports.tell_main(Event::Task),
+                Action::Abort => {
+                    woken = true;
+                    self.ports.tell_main(Event::Abort);
+                }
+                Action::Unread => self.ports.tell_main(Event::Unread),
             }
         }
         if woken && self.blocked.load(Ordering::Acquire) > 0 {

@@ -16,7 +16,7 @@ mod ports;
 mod rpc;
 mod values;
 
-pub use client::{Client, ClientOptions};
+pub use client::{Blocked, Client, ClientOptions};
 pub use error::{ConnectError, PutError};
 pub use ports::{Event, Notify, PortId};
 pub use values::{Parts, SealOutcome, Space};

@@ -18,6 +18,10 @@ pub enum Event {
     Over(WaitId),
     /// There is a task to run, or something to forget.
     Task,
+    /// The code of a running task is to be told that it was aborted.
+    Abort,
+    /// A failed task's last reference went unread.
+    Unread,
     /// The node ended.
     NodeGone,
 }
@@ -120,11 +124,12 @@ impl Ports {
         }
     }
 
-    pub(crate) fn task_arrived(&self) {
+    /// Tells the thread that gets the tasks.
+    pub(crate) fn tell_main(&self, event: Event) {
         let mut state = self.lock();
         match state.main {
-            Some(port) => state.push(port, Event::Task),
-            None => state.early.push(Event::Task),
+            Some(port) => state.push(port, event),
+            None => state.early.push(event),
         }
     }
 
@@ -179,7 +184,7 @@ mod tests {
     #[test]
     fn a_thread_is_woken_once_for_all_news_until_it_takes_them() {
         let ports = Ports::default();
-        ports.task_arrived();
+        ports.tell_main(Event::Task);
         let woken = Arc::new(AtomicU32::new(0));
         let counter = Arc::clone(&woken);
         let port = ports.open(Box::new(move || {
@@ -188,7 +193,7 @@ mod tests {
         ports.expect(7, port);
         ports.wait_over(7);
         ports.wait_over(7);
-        ports.task_arrived();
+        ports.tell_main(Event::Task);
         assert_eq!(woken.load(Ordering::SeqCst), 1);
         assert_eq!(ports.take(port), [Event::Task, Event::Over(7), Event::Task]);
         ports.expect(8, port);

@@ -6,7 +6,7 @@ use heliostat_proto::message::{FromDaemon, ToDaemon};
 use heliostat_proto::{Failure, WorkerId};
 
 use crate::daemon::Daemon;
-use crate::workers::Why;
+use crate::workers::{How, Why};
 
 impl Daemon {
     /// Serves a message; `false` when this process may not send it, which ends its connection.
@@ -23,6 +23,12 @@ impl Daemon {
             ToDaemon::CancelLease { request } => self.schedule.cancel_lease(from, request),
             ToDaemon::ReturnLease { lease } => self.schedule.return_lease(from, lease),
             ToDaemon::Waiting(waiting) => self.schedule.worker_waiting(from, waiting),
+            ToDaemon::Kill { worker } => {
+                if self.schedule.holder(worker) == Some(from) {
+                    self.end_child(worker, How::Now);
+                }
+                return true;
+            }
             ToDaemon::StoreLease { request, body } => {
                 return self.lease_memory(from, request, &body);
             }

@@ -124,6 +124,12 @@ pub enum ToDaemon {
     },
     /// The worker's task began or ended to wait for objects: its CPU may be lent to another worker meanwhile.
     Waiting(bool),
+    /// The task that runs at a worker which the sender leases is to end now, and its process with it: answered by
+    /// [`FromDaemon::LeaseBroken`]. Nothing happens when the sender does not lease it.
+    Kill {
+        /// The worker.
+        worker: WorkerId,
+    },
     /// Asks for the state of the node.
     State {
         /// Named by the asker.
@@ -314,6 +320,11 @@ pub struct TaskSpec {
     pub returns: Option<u32>,
     /// The caller's seat in the store: results that are stored belong to it, whatever becomes of the worker.
     pub seat: u32,
+    /// Whether its running time is bounded: the worker tells when it begins.
+    pub timed: bool,
+    /// Whether the caller wants to try again after an error: of the classes that came with the function, or after any
+    /// when none came.
+    pub retries_errors: bool,
 }
 
 /// Between two processes that are linked.
@@ -343,6 +354,57 @@ pub enum ToPeer {
         values: Vec<Value>,
         /// Nanoseconds that the function ran.
         nanos: u64,
+        /// It threw an error after which its caller wants to try again.
+        again: bool,
+    },
+    /// A task whose running time is bounded begins.
+    Began {
+        /// The task.
+        task: TaskId,
+        /// Its run.
+        attempt: u32,
+    },
+    /// This run does not count any more. When it has not begun it comes back by [`Self::Paused`]; when it runs, its code
+    /// is told, which is answered by [`Self::Aborting`]; when it ended, nothing happens.
+    Abort {
+        /// The task.
+        task: TaskId,
+        /// Its run.
+        attempt: u32,
+        /// Whether it ran too long; else it was cancelled.
+        late: bool,
+        /// Whether the tasks that it submitted are cancelled too.
+        recursive: bool,
+    },
+    /// The run is under way and its code was told. Nothing else begins at the sender before its end.
+    Aborting {
+        /// The task.
+        task: TaskId,
+        /// Its run.
+        attempt: u32,
+        /// Tasks and their runs that had not begun there, to run elsewhere.
+        returned: Vec<(TaskId, u32)>,
+    },
+    /// The code of an aborted run goes on, though it had time to end: its process is to end.
+    Overdue {
+        /// The task.
+        task: TaskId,
+        /// Its run.
+        attempt: u32,
+    },
+    /// Cancels the task that makes this object of the receiver.
+    Cancel {
+        /// The object.
+        object: ObjectId,
+        /// Whether its worker is killed when it runs.
+        force: bool,
+        /// Whether the tasks that it submitted are cancelled too.
+        recursive: bool,
+    },
+    /// Deletes the data of an object of the receiver, whoever still refers to it.
+    Free {
+        /// The object.
+        object: ObjectId,
     },
     /// The references inside the results of this task are registered with their owners.
     Taken {

@@ -9,6 +9,7 @@ use crate::action::{Action, Handle};
 use crate::exec::Executions;
 use crate::objects::{Count, Objects, Released, owner_died};
 use crate::tasks::{Done, Tasks};
+use crate::unread::Unread;
 use crate::waits::Waits;
 
 /// Who this process is.
@@ -71,6 +72,7 @@ pub struct Core {
     pub(crate) waits: Waits,
     pub(crate) tasks: Tasks,
     pub(crate) executions: Executions,
+    pub(crate) unread: Unread,
     pub(crate) functions: HashMap<FunctionHash, Function>,
     /// Functions that each process has.
     pub(crate) defined: HashMap<WorkerId, HashSet<FunctionHash>>,
@@ -124,6 +126,7 @@ impl Core {
             waits: Waits::default(),
             tasks: Tasks::default(),
             executions: Executions::default(),
+            unread: Unread::default(),
             functions: HashMap::new(),
             defined: HashMap::new(),
             unconfirmed: HashMap::new(),
@@ -246,6 +249,7 @@ impl Core {
             match released {
                 Released::Free(locator) => self.actions.push(Action::Free(locator)),
                 Released::Return { owner, id } => self.tell_returned(owner, id),
+                Released::Failed(id, failure) => self.failed_gone(id, *failure),
             }
         }
     }
@@ -327,23 +331,23 @@ impl Core {
         self.send(owner, ToPeer::Borrow { objects: vec![id] });
     }
 
-    /// Deletes the data now, whoever still refers to it. Returns whether this process owns the object.
-    pub fn free(&mut self, handle: Handle) -> bool {
-        let Some(object) = self.objects.get_mut(handle) else { return false };
-        if object.owner.is_some() {
-            return false;
+    /// Deletes the data now, whoever still refers to it. The owner of another process's object is told to.
+    pub fn free(&mut self, handle: Handle) {
+        let Some(object) = self.objects.get_mut(handle) else { return };
+        let (id, owner) = (object.id, object.owner);
+        let failure = Failure::new("OBJECT_FREED", format!("ObjectRef({id}) was freed by free()"));
+        let value = object.value.replace(Value::Failed(Box::new(failure)));
+        match (owner, value) {
+            (Some(owner), _) => self.send(owner, ToPeer::Free { object: id }),
+            (None, Some(Value::Ready(Blob::Stored(locator)))) => self.actions.push(Action::Free(locator)),
+            (None, _) => {}
         }
-        if let Some(Value::Ready(Blob::Stored(locator))) = object.value {
-            self.actions.push(Action::Free(locator));
-        }
-        let failure = Failure::new("OBJECT_FREED", format!("ObjectRef({}) was freed by free()", object.id));
-        object.value = Some(Value::Failed(Box::new(failure)));
+        let Some(object) = self.objects.get_mut(handle) else { return };
         let inner = object.extra.as_mut().map(|extra| std::mem::take(&mut extra.contains)).unwrap_or_default();
         for inner in inner {
             self.drop_count(inner, Count::Contained);
         }
         self.settle(handle);
-        true
     }
 
     /// Sets the value of a pending object, and tells everybody who waits for it.
@@ -368,6 +372,9 @@ impl Core {
         let dependents = std::mem::take(&mut extra.dependents);
         let fetchers = std::mem::take(&mut extra.fetchers);
         let Some(value) = value else { return };
+        if matches!(value, Value::Failed(_)) && !(fetchers.is_empty() && dependents.is_empty()) {
+            self.observe(handle);
+        }
         for peer in fetchers {
             self.send(peer, ToPeer::Fetched { object: id, value: value.clone() });
         }
@@ -431,8 +438,20 @@ impl Core {
                 self.actions.push(Action::Forgotten);
             }
             ToPeer::Run(spec) => self.on_run(peer, *spec, look),
-            ToPeer::Done { task, attempt, values, nanos } => {
-                self.on_done(peer, Done { task, attempt, values, nanos }, now, look);
+            ToPeer::Done { task, attempt, values, nanos, again } => {
+                self.on_done(peer, Done { task, attempt, values, nanos, again }, now, look);
+            }
+            ToPeer::Began { task, attempt } => self.on_began(peer, task, attempt, now),
+            ToPeer::Abort { task, attempt, late, recursive } => {
+                self.on_abort(peer, (task, attempt), late, recursive, now);
+            }
+            ToPeer::Aborting { task, attempt, returned } => self.on_aborting(peer, (task, attempt), &returned, now),
+            ToPeer::Overdue { task, attempt } => self.on_overdue(peer, task, attempt),
+            ToPeer::Cancel { object, force, recursive } => self.cancel_task(&object.task(), force, recursive, now),
+            ToPeer::Free { object } => {
+                if let Some(handle) = self.objects.find(&object) {
+                    self.free(handle);
+                }
             }
             ToPeer::Taken { task, attempt } => self.on_taken(peer, task, attempt),
             ToPeer::Paused { waiting, returned } => self.on_paused(peer, waiting, &returned, now),
@@ -478,6 +497,11 @@ impl Core {
                 None => return object.extra().fetchers.push(peer),
             },
         };
+        if matches!(value, Value::Failed(_))
+            && let Some(handle) = self.objects.find(&id)
+        {
+            self.observe(handle);
+        }
         self.send(peer, ToPeer::Fetched { object: id, value });
     }
 

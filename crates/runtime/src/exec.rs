@@ -22,6 +22,17 @@ pub(crate) struct Executions {
     results: HashMap<(WorkerId, TaskId, u32), Vec<Handle>>,
     /// The running task waits for objects.
     paused: bool,
+    /// Runs that were aborted while they were under way.
+    aborts: u64,
+}
+
+/// A run that does not count any more, and whose code is to be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Aborted {
+    /// The run.
+    pub execution: ExecutionId,
+    /// It took too long; else it was cancelled.
+    pub late: bool,
 }
 
 /// A task that runs here.
@@ -35,6 +46,22 @@ pub struct Execution {
     holds: Vec<Handle>,
     /// Tasks that it submitted so far.
     pub(crate) children: u64,
+    aborted: Option<Abort>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Abort {
+    late: bool,
+    recursive: bool,
+    /// Its code knows.
+    told: bool,
+}
+
+impl Execution {
+    /// Whether what it submits now is cancelled with it.
+    pub(crate) fn cancels_children(&self) -> bool {
+        self.aborted.is_some_and(|abort| abort.recursive)
+    }
 }
 
 impl Executions {
@@ -63,7 +90,8 @@ impl Core {
         let blobs = std::iter::once(&spec.args).chain(spec.by_ref.iter().map(|(_, blob)| blob));
         let entries: Vec<_> = blobs.flat_map(|blob| look.refs_of(blob)).collect();
         let holds = entries.iter().map(|entry| self.acquire(entry, Count::Held)).collect();
-        let id = self.executions.table.insert(Execution { caller: Some(caller), spec, holds, children: 0 });
+        let id =
+            self.executions.table.insert(Execution { caller: Some(caller), spec, holds, children: 0, aborted: None });
         self.executions.queue.push_back(id);
         self.actions.push(Action::Execute(id));
     }
@@ -79,21 +107,97 @@ impl Core {
         if std::mem::replace(&mut self.executions.paused, waiting) == waiting {
             return;
         }
-        let mut callers: HashMap<WorkerId, Vec<(TaskId, u32)>> =
-            self.executions.table.iter().filter_map(|(_, e)| Some((e.caller?, Vec::new()))).collect();
-        if waiting {
-            for id in std::mem::take(&mut self.executions.queue) {
-                let Some(execution) = self.executions.table.remove(id) else { continue };
-                if let Some(caller) = execution.caller {
-                    callers.entry(caller).or_default().push((execution.spec.task, execution.spec.attempt));
-                }
-                for handle in execution.holds {
-                    self.drop_count(handle, Count::Held);
-                }
-            }
+        let mut callers = if waiting { self.return_queued() } else { HashMap::new() };
+        for caller in self.executions.table.iter().filter_map(|(_, execution)| execution.caller) {
+            callers.entry(caller).or_default();
         }
         for (peer, returned) in callers {
             self.send(peer, ToPeer::Paused { waiting, returned });
+        }
+    }
+
+    /// Takes out what has not begun, by caller.
+    fn return_queued(&mut self) -> HashMap<WorkerId, Vec<(TaskId, u32)>> {
+        let mut callers: HashMap<WorkerId, Vec<(TaskId, u32)>> = HashMap::new();
+        for id in std::mem::take(&mut self.executions.queue) {
+            let Some(execution) = self.executions.table.remove(id) else { continue };
+            if let Some(caller) = execution.caller {
+                callers.entry(caller).or_default().push((execution.spec.task, execution.spec.attempt));
+            }
+            for handle in execution.holds {
+                self.drop_count(handle, Count::Held);
+            }
+        }
+        callers
+    }
+
+    /// A run does not count any more for its caller.
+    pub(crate) fn on_abort(&mut self, caller: WorkerId, run: (TaskId, u32), late: bool, recursive: bool, now: u64) {
+        let found = self.executions.table.iter().find(|(_, execution)| {
+            execution.caller == Some(caller) && (execution.spec.task, execution.spec.attempt) == run
+        });
+        let Some((id, _)) = found else { return };
+        if let Some(at) = self.executions.queue.iter().position(|queued| *queued == id) {
+            self.executions.queue.remove(at);
+            for handle in self.executions.table.remove(id).map(|execution| execution.holds).unwrap_or_default() {
+                self.drop_count(handle, Count::Held);
+            }
+            let waiting = self.executions.paused;
+            return self.send(caller, ToPeer::Paused { waiting, returned: vec![run] });
+        }
+        let mut returned = self.return_queued();
+        let (task, attempt) = run;
+        let own = returned.remove(&caller).unwrap_or_default();
+        self.send(caller, ToPeer::Aborting { task, attempt, returned: own });
+        let waiting = self.executions.paused;
+        for (peer, returned) in returned {
+            self.send(peer, ToPeer::Paused { waiting, returned });
+        }
+        if let Some(execution) = self.executions.table.get_mut(id) {
+            let told = execution.aborted.is_some_and(|abort| abort.told);
+            execution.aborted = Some(Abort { late, recursive, told });
+        }
+        self.executions.aborts += 1;
+        self.actions.push(Action::Abort);
+        if recursive {
+            self.cancel_children(task, now);
+        }
+    }
+
+    /// The runs whose code is to be told that they were aborted.
+    pub fn take_aborted(&mut self) -> Vec<Aborted> {
+        let mut taken = Vec::new();
+        for (id, execution) in self.executions.table.iter_mut() {
+            if let Some(abort) = execution.aborted.as_mut().filter(|abort| !abort.told) {
+                abort.told = true;
+                taken.push(Aborted { execution: id, late: abort.late });
+            }
+        }
+        taken
+    }
+
+    /// How many runs were aborted while they were under way: whoever blocks looks whether it changed.
+    pub fn aborts(&self) -> u64 {
+        self.executions.aborts
+    }
+
+    /// A task's function is about to be called.
+    pub fn begin(&mut self, id: ExecutionId) {
+        if let Some(execution) = self.executions.table.get(id)
+            && let (Some(caller), true) = (execution.caller, execution.spec.timed)
+        {
+            let (task, attempt) = (execution.spec.task, execution.spec.attempt);
+            self.send(caller, ToPeer::Began { task, attempt });
+        }
+    }
+
+    /// The code of an aborted run had time to end, and did not.
+    pub fn overdue(&mut self, id: ExecutionId) {
+        if let Some(execution) = self.executions.table.get(id)
+            && let (Some(caller), Some(_)) = (execution.caller, execution.aborted)
+        {
+            let (task, attempt) = (execution.spec.task, execution.spec.attempt);
+            self.send(caller, ToPeer::Overdue { task, attempt });
         }
     }
 
@@ -126,8 +230,9 @@ impl Core {
         }
     }
 
-    /// The task ended. `contains` are the handles of the references inside all of `values`.
-    pub fn finish(&mut self, id: ExecutionId, values: Vec<Value>, contains: &[Handle], nanos: u64) {
+    /// The task ended. `contains` are the handles of the references inside all of `values`. `again`: it threw an error
+    /// after which its caller wants to try again.
+    pub fn finish(&mut self, id: ExecutionId, values: Vec<Value>, contains: &[Handle], nanos: u64, again: bool) {
         let Some(execution) = self.executions.table.remove(id) else { return };
         let (task, attempt) = (execution.spec.task, execution.spec.attempt);
         if let Some(caller) = execution.caller {
@@ -137,7 +242,7 @@ impl Core {
                 }
                 self.executions.results.insert((caller, task, attempt), contains.to_vec());
             }
-            self.send_gated(caller, ToPeer::Done { task, attempt, values, nanos });
+            self.send_gated(caller, ToPeer::Done { task, attempt, values, nanos, again });
         } else {
             self.discard(&values);
         }

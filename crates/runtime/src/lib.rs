@@ -5,15 +5,21 @@
 #![forbid(unsafe_code)]
 
 mod action;
+mod cancel;
 mod core;
 mod exec;
+mod functions;
+mod leases;
+pub mod names;
 mod objects;
 pub mod schedule;
 mod slab;
 mod tasks;
+mod unread;
 mod waits;
 
 pub use action::{Action, ExecutionId, Handle, WaitId};
+pub use cancel::GRACE_MS;
 pub use core::{Core, Counts, Identity, Values};
-pub use exec::Execution;
+pub use exec::{Aborted, Execution};
 pub use tasks::Submission;

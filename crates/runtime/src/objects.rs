@@ -114,6 +114,8 @@ pub(crate) enum Released {
     Return { owner: WorkerId, id: ObjectId },
     /// Its bytes are not needed any more.
     Free(Locator),
+    /// It had no value.
+    Failed(ObjectId, Box<Failure>),
 }
 
 impl Objects {
@@ -312,6 +314,7 @@ impl Objects {
                 released.push(Released::Return { owner, id: object.id });
             }
             (None, Some(Value::Ready(Blob::Stored(locator)))) => released.push(Released::Free(locator)),
+            (None, Some(Value::Failed(failure))) => released.push(Released::Failed(object.id, failure)),
             (None, _) => {}
         }
     }

@@ -79,6 +79,13 @@ impl<T> Slab<T> {
         self.len
     }
 
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (u32, &mut T)> {
+        self.entries.iter_mut().enumerate().filter_map(|(index, entry)| match entry {
+            Entry::Full(value) => Some((index as u32, value)),
+            Entry::Free(_) => None,
+        })
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
         self.entries.iter().enumerate().filter_map(|(index, entry)| match entry {
             Entry::Full(value) => Some((index as u32, value)),

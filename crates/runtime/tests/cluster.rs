@@ -95,7 +95,7 @@ impl Cluster {
                 Action::Daemon(other) => panic!("unexpected {other:?}"),
                 Action::Free(locator) => self.freed.push(locator),
                 Action::Wake(wait) => drop(self.woken.insert((at, wait))),
-                Action::Execute(_) | Action::Forgotten => {}
+                Action::Execute(_) | Action::Forgotten | Action::Abort | Action::Unread => {}
             }
         }
     }
@@ -142,6 +142,10 @@ impl Cluster {
             returns: None,
             resources: Resources::new([("CPU".into(), 1.0)]),
             max_retries: 3,
+            retries_errors: false,
+            retries_timeouts: false,
+            timeout: None,
+            cancelled: false,
             parent: None,
         };
         let returned = self.cores[at].submit(submission, 0, &self.values);
@@ -153,7 +157,7 @@ impl Cluster {
     fn finish(&mut self, at: usize, execution: ExecutionId, refs: &[Handle]) {
         let entries: Vec<_> = refs.iter().map(|h| self.cores[at].export(*h).expect("a live handle")).collect();
         let value = Value::Ready(self.values.blob(entries));
-        self.cores[at].finish(execution, vec![value], refs, 1_000);
+        self.cores[at].finish(execution, vec![value], refs, 1_000, false);
         self.perform(at);
     }
 
@@ -401,7 +405,7 @@ fn a_dependant_of_a_failed_task_does_not_run() {
     c.quiet();
     let execution = c.cores[1].next_execution().expect("arrived");
     let failure = Failure::new("TASK_FAILED", "f() failed");
-    c.cores[1].finish(execution, vec![Value::Failed(Box::new(failure))], &[], 1);
+    c.cores[1].finish(execution, vec![Value::Failed(Box::new(failure))], &[], 1, false);
     c.perform(1);
     c.quiet();
     for dependant in [second, third] {
@@ -422,7 +426,7 @@ fn a_wait_ends_with_the_first_failure_and_holds_its_references_until_then() {
     c.grant(1);
     c.quiet();
     let execution = c.cores[1].next_execution().expect("arrived");
-    c.cores[1].finish(execution, vec![Value::Failed(Box::new(Failure::new("TASK_FAILED", "no")))], &[], 1);
+    c.cores[1].finish(execution, vec![Value::Failed(Box::new(Failure::new("TASK_FAILED", "no")))], &[], 1, false);
     c.perform(1);
     c.quiet();
     assert!(c.cores[0].is_over(wait) && c.cores[0].is_over(other));
