@@ -165,7 +165,7 @@ impl Reader<'_> {
                 shared.with_core(|core| core.on_lease_broken(lease, &failure, now, shared));
                 self.peer_gone(worker);
             }
-            FromDaemon::StoreLeased { request, body } => shared.daemon.leases.answer(request, body),
+            FromDaemon::StoreLeased { request, body } => drop(shared.daemon.leases.answer(request, body)),
             FromDaemon::Connected { peer, ok, connect, .. } => {
                 if connect {
                     shared.daemon.peers.open(peer, inbox.take_fd()?)?;
@@ -183,7 +183,12 @@ impl Reader<'_> {
                     printer.print(Output { stream, name, pid, lines });
                 }
             }
-            FromDaemon::State { request, state } => shared.states.answer(request, *state),
+            FromDaemon::State { request, state } => drop(shared.states.answer(request, *state)),
+            FromDaemon::Named { request, result } => shared.on_named(request, result),
+            FromDaemon::OfKeeper(message) => {
+                let now = shared.now();
+                shared.with_core(|core| core.on_peer(shared.welcome.keeper, message, now, shared));
+            }
             FromDaemon::Goodbye => return Err(End::Goodbye),
         }
         Ok(())

@@ -12,6 +12,7 @@ use rustix::net::UCred;
 
 use crate::conn::Conn;
 use crate::daemon::{Daemon, Process, Shared};
+use crate::named::DEFAULT_NAMESPACE;
 use crate::store::Seat;
 use crate::workers::Why;
 
@@ -84,14 +85,22 @@ impl Daemon {
         }
         let welcome = Welcome {
             worker: id,
+            keeper: self.keeper.id(),
             node: self.node,
             job: if driver { JobId(crate::random()) } else { JobId::default() },
             epoch: self.store.next_epoch(),
             inline_limit: self.config.inline_limit,
             seat: seat.params,
         };
-        let process =
-            Process { conn: Rc::clone(conn), driver, pid, seat: seat.client, peers: BTreeSet::new(), leaving: false };
+        let process = Process {
+            conn: Rc::clone(conn),
+            driver,
+            pid,
+            seat: seat.client,
+            peers: BTreeSet::new(),
+            namespace: DEFAULT_NAMESPACE.to_owned(),
+            leaving: false,
+        };
         self.processes.insert(id, process);
         conn.send(FromDaemon::Welcome(Box::new(welcome)), seat.fds);
         let actions = if driver {
