@@ -17,6 +17,7 @@ import {
   putEncoded,
   readSmall,
   translated,
+  withEncoded,
   withRoom,
 } from './transfer.cjs';
 import type { Draft, GetOptions, PutOptions, Sealed, TypedArray, ValueOf, Values, WaitOptions } from './types.cjs';
@@ -27,10 +28,17 @@ import { noteCopies, takeViolation, views } from './writes.cjs';
  * Serialises and stores `value`; the reference is usable immediately.
  *
  * Up to the inline limit the bytes stay in this process, above it they go to the node's store, once.
+ *
+ * With a `name` the object belongs to the cluster: it outlives this process, and {@link getNamed} finds it. Such a put waits
+ * for the daemon, 5 seconds at most, then throws TransportError; a taken name throws NameTakenError. The name goes after
+ * `ttlMs` milliseconds, or when the object is freed; the object goes with its last reference after that.
+ *
+ * @example
+ * put(model, { name: 'model', ttlMs: 3_600_000 });
+ * const model = await get(await getNamed<Model>('model')); // here, in a task, or in another driver of this cluster
  */
 export function put<T>(value: T, options?: PutOptions): ObjectRef<Sealed<T>> {
-  check.options(options, "put()'s options");
-  if (options?.name !== undefined || options?.ttlMs !== undefined) throw notYet('put({ name, ttlMs })');
+  checkPut(options, 'put()');
   if (value instanceof ObjectRef) {
     throw new TypeError(
       'put() takes a value, not an ObjectRef: the object is stored already; put it inside an array to store the reference itself',
@@ -42,7 +50,13 @@ export function put<T>(value: T, options?: PutOptions): ObjectRef<Sealed<T>> {
     });
   }
   current();
-  const handle = withRoom(() => putEncoded(encode(value)));
+  const { name, ttlMs = Number.POSITIVE_INFINITY } = options ?? {};
+  const ttl = ttlMs > Number.MAX_SAFE_INTEGER ? -1 : Math.ceil(ttlMs);
+  const handle = withRoom(() =>
+    name === undefined
+      ? putEncoded(encode(value))
+      : withEncoded(value, (...parts) => native.putNamed(name, ttl, ...parts)),
+  );
   const ref = makeRef(handle);
   if (native.refState(handle) === IN_STORE) trackRef(ref);
   return ref;
@@ -53,12 +67,25 @@ export async function putAsync<T>(
   value: T,
   options?: PutOptions & { timeoutMs?: number; signal?: AbortSignal },
 ): Promise<ObjectRef<Sealed<T>>> {
-  check.options(options, "putAsync()'s options");
+  checkPut(options, 'putAsync()');
   check.timeout(options?.timeoutMs);
   check.signal(options?.signal);
   options?.signal?.throwIfAborted();
   const { timeoutMs, signal, ...rest } = options ?? {};
   return put(value, rest);
+}
+
+function checkPut(options: PutOptions | undefined, by: string): void {
+  check.options(options, `${by}'s options`);
+  checkName(options?.name);
+  check.timeout(options?.ttlMs, 'ttlMs');
+  if (options?.ttlMs !== undefined && options.name === undefined)
+    throw new TypeError(`${by}: ttlMs is the time of a name; give the object a name, or leave ttlMs out`);
+}
+
+function checkName(name: unknown): void {
+  check.string(name, 'name');
+  if (name === '') throw new RangeError('name must not be empty');
 }
 
 /** Where a value is: see `refState` of the addon. */
@@ -329,7 +356,10 @@ function* buffersIn(value: unknown, seen: Set<object>): Iterable<ArrayBuffer> {
   }
 }
 
-/** Deletes the data now; a later get throws ObjectFreedError. Views already held stay readable. */
+/**
+ * Deletes the data everywhere now, whoever owns the object; a later get throws ObjectFreedError. Views already held stay
+ * readable. A name of the object is free again.
+ */
 export function free(target: ObjectRef | readonly ObjectRef[]): void {
   const refs = target instanceof ObjectRef ? [target] : refsOf(target, 'free()');
   current();
@@ -401,9 +431,18 @@ export function allocate<A extends TypedArray>(
 
 setStore((draft) => put(draft));
 
-/** Named objects outlive the process that stored them. */
-export function getNamed<T>(_name: string): Promise<ObjectRef<T>> {
-  return Promise.reject(notYet('getNamed()'));
+/**
+ * The object that was put with a name, in the namespace of this session. Named objects outlive the process that stored
+ * them. An unknown name throws NameNotFoundError.
+ *
+ * @example
+ * put(new Float64Array(1_000), { name: 'weights' });
+ * using ref = await getNamed<Float64Array>('weights');
+ */
+export async function getNamed<T>(name: string): Promise<ObjectRef<T>> {
+  checkName(name ?? null);
+  current();
+  return makeRef(translated(() => native.findNamed(name)));
 }
 
 /** Says why a reference is not ready yet. */

@@ -212,6 +212,7 @@ function enter(raw: ReturnType<typeof native.startNode>, options: InitOptions, o
     [Symbol.asyncDispose]: () => leave(),
   };
   membership = { context, workerId: raw.workerId, options, owns };
+  if (owns && options.namespace !== undefined) native.setNamespace(options.namespace);
   if (owns && !exits) {
     exits = true;
     process.on('exit', () => {

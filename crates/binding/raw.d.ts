@@ -15,6 +15,10 @@ export interface RawTask {
 /** The out-of-band buffers of a value, or the number of the draft that is its only one. */
 export type Buffers = ArrayBufferView[] | number
 export declare function put(header: Uint8Array, headerLength: number, buffers: Buffers, refs: number[]): number
+/** A negative time to live is for good. */
+export declare function putNamed(name: string, ttlMs: number, header: Uint8Array, headerLength: number, buffers: Buffers, refs: number[]): number
+export declare function findNamed(name: string): number
+export declare function setNamespace(name: string): void
 export declare function read(handle: number): RawValue | RawFailure | undefined
 /** Memory that small values pass through, on this thread; undefined where there can be none. */
 export declare function scratch(): Uint8Array | undefined

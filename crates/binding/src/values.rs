@@ -1,6 +1,6 @@
 //! Serialised values between JavaScript and the client: parts in, header and buffers out.
 
-use heliostat_client::{Client, Parts, PutError};
+use heliostat_client::{Client, NamedError, Parts, PutError};
 use heliostat_proto::blob::{BlobView, VIEW_MIN};
 use heliostat_proto::{Blob, Fact, Failure, ObjectId};
 use heliostat_runtime::Handle;
@@ -25,6 +25,14 @@ pub(crate) fn put_error(error: &PutError) -> Thrown {
         _ => "OBJECT_STORE_FULL",
     };
     Thrown::new(code, error.to_string())
+}
+
+fn named_error(error: &NamedError) -> Thrown {
+    match error {
+        NamedError::Refused(failure) => Thrown::new(&failure.code, failure.message.clone()),
+        NamedError::NodeGone => Thrown::new("NODE_DIED", error.to_string()),
+        _ => Thrown::new("TRANSPORT", error.to_string()),
+    }
 }
 
 /// The parts of a value that JavaScript passed, and the draft that is its one buffer, if there is one.
@@ -149,6 +157,31 @@ raw_functions! {
             let contains = given.parts.refs.to_vec();
             Ok(scope.u32(client.with_core(|core| core.put_as(id, blob, contains))))
         })
+    }
+
+    /// Gives a serialised value to the cluster under a name, for so many milliseconds (negative: for good), and waits for
+    /// the daemon's word; returns the program's handle of it.
+    fn put_named = c"putNamed" (name, ttl, header, header_len, buffers, refs) |scope| {
+        let (client, name, ttl) = (client()?, scope.get_string(name)?, scope.get_f64(ttl)?);
+        let ttl = (ttl >= 0.0).then_some(ttl as u64);
+        with_parts(scope, [header, header_len, buffers, refs], |given| {
+            let id = client.with_core(heliostat_runtime::Core::next_put_id);
+            let blob = given.blob(&client, id, client.seat())?;
+            let put = client.put_named(id, blob, given.parts.refs, name, ttl);
+            Ok(scope.u32(put.map_err(|error| named_error(&error))?))
+        })
+    }
+
+    /// A handle of the object that has a name.
+    fn find_named = c"findNamed" (name) |scope| {
+        let found = client()?.find_named(scope.get_string(name)?);
+        Ok(scope.u32(found.map_err(|error| named_error(&error))?))
+    }
+
+    /// Sets where names are looked up.
+    fn set_namespace = c"setNamespace" (name) |scope| {
+        client()?.set_namespace(scope.get_string(name)?);
+        Ok(scope.undefined())
     }
 
     /// The value or failure of a reference; `undefined` while there is none.

@@ -73,6 +73,7 @@ pub(crate) struct Shared {
     pub(crate) bell: Arc<Ringer>,
     pub(crate) ports: Ports,
     pub(crate) states: Calls<NodeState>,
+    pub(crate) named: Calls<Result<RefEntry, Failure>>,
     pub(crate) printer: Mutex<Option<Printer>>,
     pub(crate) stopping: AtomicBool,
     pub(crate) left: AtomicBool,
@@ -119,6 +120,7 @@ impl Client {
             bell: Arc::new(bell),
             ports: Ports::default(),
             states: Calls::default(),
+            named: Calls::default(),
             printer: Mutex::new(printer),
             stopping: AtomicBool::new(false),
             left: AtomicBool::new(false),
@@ -436,6 +438,9 @@ impl Shared {
         let mut woken = false;
         for action in core.take_actions() {
             match action {
+                Action::Send { peer, message } if peer == self.welcome.keeper => {
+                    self.daemon.send(&ToDaemon::ToKeeper(message));
+                }
                 Action::Send { peer, message } => match self.peers.send(peer, message) {
                     Ok(Handed::Sent) => {}
                     Ok(Handed::Connect) => self.daemon.send(&ToDaemon::Connect { request: 0, peer }),
@@ -472,6 +477,7 @@ impl Shared {
         }
         self.daemon.leases.end();
         self.states.end();
+        self.named.end();
         let failure = Failure::new("NODE_DIED", "the node's daemon ended")
             .hint("the driver that started the embedded node, or the `heliostat start` process, is gone: start again");
         self.with_core(|core| core.on_node_gone(&failure));

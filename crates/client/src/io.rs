@@ -209,7 +209,7 @@ impl Reader<'_> {
                 shared.with_core(|core| core.on_lease_broken(lease, &failure, now, shared));
                 shared.peer_gone(worker);
             }
-            FromDaemon::StoreLeased { request, body } => shared.daemon.leases.answer(request, body),
+            FromDaemon::StoreLeased { request, body } => drop(shared.daemon.leases.answer(request, body)),
             FromDaemon::Connected { peer, ok, connect, .. } => {
                 if connect {
                     self.open(peer, Side::Near, inbox)?;
@@ -227,7 +227,12 @@ impl Reader<'_> {
                     printer.print(Output { stream, name, pid, lines });
                 }
             }
-            FromDaemon::State { request, state } => shared.states.answer(request, *state),
+            FromDaemon::State { request, state } => drop(shared.states.answer(request, *state)),
+            FromDaemon::Named { request, result } => shared.on_named(request, result),
+            FromDaemon::OfKeeper(message) => {
+                let now = shared.now();
+                shared.with_core(|core| core.on_peer(shared.welcome.keeper, message, now, shared));
+            }
             FromDaemon::Goodbye => return Err(End::Goodbye),
         }
         Ok(())

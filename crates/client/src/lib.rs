@@ -10,6 +10,7 @@ mod daemon_end;
 mod error;
 mod hello;
 mod io;
+mod named;
 mod output;
 mod peers;
 mod ports;
@@ -18,5 +19,6 @@ mod values;
 
 pub use client::{Blocked, Client, ClientOptions};
 pub use error::{ConnectError, PutError};
+pub use named::NamedError;
 pub use ports::{Event, Notify, PortId};
 pub use values::{Parts, SealOutcome, Space};

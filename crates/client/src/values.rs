@@ -115,7 +115,7 @@ impl Client {
         if self.is_gone() { PutError::NodeGone } else { PutError::Store(error.into()) }
     }
 
-    fn entries(&self, handles: &[Handle]) -> Vec<RefEntry> {
+    pub(crate) fn entries(&self, handles: &[Handle]) -> Vec<RefEntry> {
         if handles.is_empty() {
             return Vec::new();
         }

@@ -13,6 +13,7 @@ use rustix::net::UCred;
 
 use crate::conn::Conn;
 use crate::daemon::{Daemon, Process, Shared};
+use crate::named::DEFAULT_NAMESPACE;
 use crate::store::Seat;
 use crate::workers::Why;
 
@@ -90,6 +91,7 @@ impl Daemon {
         }
         let welcome = Welcome {
             worker: id,
+            keeper: self.keeper.id(),
             node: self.node,
             job: if driver { JobId(crate::random()) } else { JobId::default() },
             epoch: self.store.next_epoch(),
@@ -103,6 +105,7 @@ impl Daemon {
             seat: seat.client,
             bell,
             peers: BTreeSet::new(),
+            namespace: DEFAULT_NAMESPACE.to_owned(),
             leaving: false,
         };
         self.processes.insert(id, process);

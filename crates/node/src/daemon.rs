@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 
 use crate::config::NodeConfig;
 use crate::conn::Conn;
+use crate::named::Keeper;
 use crate::output::Unclaimed;
 use crate::spawner::Order;
 use crate::store::Store;
@@ -36,6 +37,7 @@ pub(crate) struct Daemon {
     pub(crate) node: NodeId,
     pub(crate) schedule: Schedule,
     pub(crate) store: Store,
+    pub(crate) keeper: Keeper,
     pub(crate) processes: BTreeMap<WorkerId, Process>,
     pub(crate) children: BTreeMap<WorkerId, Child>,
     /// Children that did not connect yet, by the token that each was given.
@@ -62,6 +64,8 @@ pub(crate) struct Process {
     pub(crate) bell: Bell,
     /// Processes that it has a link with.
     pub(crate) peers: BTreeSet<WorkerId>,
+    /// Where the names of a driver's objects are looked up, and those of its workers.
+    pub(crate) namespace: String,
     /// The driver said that it leaves: it gets nothing new.
     pub(crate) leaving: bool,
 }
@@ -75,6 +79,7 @@ impl Daemon {
                 config,
                 node,
                 store,
+                keeper: Keeper::new(node),
                 processes: BTreeMap::new(),
                 children: BTreeMap::new(),
                 tokens: HashMap::new(),
@@ -165,6 +170,7 @@ impl Daemon {
             }
             self.send(peer, FromDaemon::PeerGone { peer: id }, Vec::new());
         }
+        self.keeper_lost(id);
         self.store.leave(process.seat);
     }
 

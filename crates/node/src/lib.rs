@@ -25,6 +25,7 @@ mod daemon;
 mod exit;
 mod handle;
 mod listener;
+mod named;
 mod output;
 mod peers;
 mod pipe;

@@ -6,6 +6,7 @@ use heliostat_proto::message::{FromDaemon, ToDaemon};
 use heliostat_proto::{Failure, WorkerId};
 
 use crate::daemon::Daemon;
+use crate::named::Gift;
 use crate::workers::{How, Why};
 
 impl Daemon {
@@ -38,6 +39,24 @@ impl Daemon {
             }
             ToDaemon::Connect { request, peer } => {
                 self.connect(from, request, peer);
+                return true;
+            }
+            ToDaemon::PutNamed { request, name, ttl, id, blob, refs } => {
+                self.put_named(from, request, Gift { name, ttl, id, blob, refs });
+                return true;
+            }
+            ToDaemon::FindNamed { request, name } => {
+                self.find_named(from, request, name);
+                return true;
+            }
+            ToDaemon::Namespace { name } => {
+                if let Some(process) = self.processes.get_mut(&from) {
+                    process.namespace = name;
+                }
+                return true;
+            }
+            ToDaemon::ToKeeper(message) => {
+                self.on_keeper(from, message);
                 return true;
             }
             ToDaemon::State { request } => {

@@ -184,6 +184,11 @@ impl Daemon {
         }
     }
 
+    /// An object shall outlive the process that made it. One that is gone already will be found missing by its readers.
+    pub(crate) fn adopt_object(&mut self, locator: Locator) {
+        self.store.work(false, move |daemon| daemon.adopt(&locator));
+    }
+
     fn sweep_later(&self) {
         self.after(SWEEP_PERIOD, |daemon| {
             let work = daemon.store.work(false, |store| {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::value::{Blob, Failure, Value};
+use crate::value::{Blob, Failure, RefEntry, Value};
 use crate::{JobId, NodeId, ObjectId, TaskId, WorkerId};
 
 /// Version of these messages; processes of different versions refuse each other.
@@ -130,6 +130,36 @@ pub enum ToDaemon {
         /// The worker.
         worker: WorkerId,
     },
+    /// Gives an object to the cluster under a name: from here on its owner is [`Welcome::keeper`]. Answered by
+    /// [`FromDaemon::Named`].
+    PutNamed {
+        /// Named by the asker.
+        request: u64,
+        /// The name, in the namespace of the asker's driver.
+        name: String,
+        /// Milliseconds after which the name goes; `None`: never.
+        ttl: Option<u64>,
+        /// The object.
+        id: ObjectId,
+        /// Its value.
+        blob: Blob,
+        /// The references inside.
+        refs: Vec<RefEntry>,
+    },
+    /// Asks for a reference to the object of a name. Answered by [`FromDaemon::Named`].
+    FindNamed {
+        /// Named by the asker.
+        request: u64,
+        /// The name, in the namespace of the asker's driver.
+        name: String,
+    },
+    /// The namespace of the driver and its job, instead of `default`.
+    Namespace {
+        /// The namespace.
+        name: String,
+    },
+    /// To the keeper of the cluster's objects, as to any other owner.
+    ToKeeper(ToPeer),
     /// Asks for the state of the node.
     State {
         /// Named by the asker.
@@ -219,6 +249,15 @@ pub enum FromDaemon {
         /// The bytes, ending in a line feed.
         lines: crate::Bytes,
     },
+    /// Answers [`ToDaemon::PutNamed`] and [`ToDaemon::FindNamed`].
+    Named {
+        /// The request this answers.
+        request: u64,
+        /// The reference, lent to the asker.
+        result: Result<RefEntry, Failure>,
+    },
+    /// From the keeper of the cluster's objects, as from any other process.
+    OfKeeper(ToPeer),
     /// Answers [`ToDaemon::State`].
     State {
         /// The request this answers.
@@ -235,6 +274,8 @@ pub enum FromDaemon {
 pub struct Welcome {
     /// The id of the process.
     pub worker: WorkerId,
+    /// The owner of the objects that belong to the cluster; it is reached through the daemon's connection.
+    pub keeper: WorkerId,
     /// The node.
     pub node: NodeId,
     /// The driver's job; a worker gets it with each task.

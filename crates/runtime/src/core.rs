@@ -296,6 +296,24 @@ impl Core {
         })
     }
 
+    /// The reference with this id, if it is known here by its id.
+    pub fn find(&self, id: &ObjectId) -> Option<Handle> {
+        self.objects.find(id)
+    }
+
+    /// Counts another process among the borrowers of an object, before it says so itself.
+    pub fn lend(&mut self, handle: Handle, peer: WorkerId) {
+        self.objects.export(handle);
+        if let Some(id) = self.id(handle) {
+            self.objects.lend(&id, peer);
+        }
+    }
+
+    /// Whether a process has confirmed all that is borrowed from it.
+    pub fn is_confirmed(&self, owner: &WorkerId) -> bool {
+        !self.unconfirmed.contains_key(owner)
+    }
+
     /// A handle of the program for a reference that was read from a value.
     pub fn adopt(&mut self, entry: &RefEntry) -> Handle {
         self.acquire(entry, Count::Local)
