@@ -14,14 +14,13 @@ import {
   fromRawSync,
   NOT_SMALL,
   noteGiven,
-  putEncoded,
+  putValue,
   readSmall,
   translated,
   withEncoded,
   withRoom,
 } from './transfer.cjs';
 import type { Draft, GetOptions, PutOptions, Sealed, TypedArray, ValueOf, Values, WaitOptions } from './types.cjs';
-import { encode } from './values/index.cjs';
 import { noteCopies, takeViolation, views } from './writes.cjs';
 
 /**
@@ -53,9 +52,7 @@ export function put<T>(value: T, options?: PutOptions): ObjectRef<Sealed<T>> {
   const { name, ttlMs = Number.POSITIVE_INFINITY } = options ?? {};
   const ttl = ttlMs > Number.MAX_SAFE_INTEGER ? -1 : Math.ceil(ttlMs);
   const handle = withRoom(() =>
-    name === undefined
-      ? putEncoded(encode(value))
-      : withEncoded(value, (...parts) => native.putNamed(name, ttl, ...parts)),
+    name === undefined ? putValue(value) : withEncoded(value, (...parts) => native.putNamed(name, ttl, ...parts)),
   );
   const ref = makeRef(handle);
   if (native.refState(handle) === IN_STORE) trackRef(ref);

@@ -7,7 +7,7 @@ import { native } from './native.cjs';
 import { type CallSite, handleOf, makeRef, ObjectRef, session } from './object-ref.cjs';
 import { current } from './runtime.cjs';
 import { checkOptions, flagsOf, needsOf, type Options, timeoutOf } from './task-options.cjs';
-import { contentHash, withEncoded, withParts, withRoom } from './transfer.cjs';
+import { contentHash, withEncoded, withParts, withRoom, writeSmallArray } from './transfer.cjs';
 import type { ActorOptions, RemoteClass, RemoteFunction, TaskOptions } from './types.cjs';
 import { encode } from './values/index.cjs';
 
@@ -28,25 +28,38 @@ const held = new FinalizationRegistry<Captured>(({ hash, session: owner }) => {
   if (owner === session.current) native.dropFunction(hash);
 });
 
+/** A call as native code knows it. */
+interface Call {
+  number: number;
+  /** The function that it calls, which lives as long as it. */
+  captured: Captured;
+  /** Whether it gives one value: then small arguments go the short way. */
+  single: boolean;
+}
+
+const calls = new FinalizationRegistry<number>((number) => native.dropCall(number));
+
 /** What remote() gives for a function. Found by this name where a value brings one. */
 export class Remote {
   readonly #captured: { value?: Captured };
   readonly #function: AnyFunction;
   readonly #options: Options;
-  readonly #name: string;
-  readonly #needs: (string | number)[];
+  #call: Call | undefined;
 
   constructor(fn: AnyFunction, options: Options, captured: { value?: Captured } = {}) {
     this.#function = fn;
     this.#options = options;
     this.#captured = captured;
-    this.#name = options.name ?? (fn.name || 'anonymous');
-    this.#needs = needsOf(options);
   }
 
   remote(...args: unknown[]): ObjectRef | ObjectRef[] {
     current();
-    const hash = this.#capture();
+    const call = this.#prepare();
+    if (call.single) {
+      const length = writeSmallArray(args);
+      if (length >= 0)
+        return makeRef(native.submitSmall(call.number, parentExecution(), length), callSite(this.remote));
+    }
     const positions: number[] = [];
     const byRef: number[] = [];
     const values = args.map((value, index) => {
@@ -55,21 +68,16 @@ export class Remote {
       byRef.push(handleOf(value));
       return undefined;
     });
-    const { numReturns, maxRetries = DEFAULT_RETRIES, signal } = this.#options;
+    const { numReturns, signal } = this.#options;
+    const cancelled = signal?.aborted ?? false;
     const handles = withRoom(() =>
-      withEncoded(values, (header, length, buffers, refs) =>
-        native.submit(this.#name, hash, header, length, buffers, refs, positions, byRef, this.#needs, [
-          numReturns ?? -1,
-          maxRetries,
-          timeoutOf(this.#options),
-          parentExecution(),
-          flagsOf(this.#options),
-        ]),
+      withEncoded(values, (...parts) =>
+        native.submit(call.number, ...parts, positions, byRef, parentExecution(), cancelled),
       ),
     );
     const site = callSite(this.remote);
     const results = handles.map((handle) => makeRef(handle, site));
-    if (signal !== undefined && !signal.aborted) cancelOnAbort(signal, results[0] as ObjectRef);
+    if (signal !== undefined && !cancelled) cancelOnAbort(signal, results[0] as ObjectRef);
     return numReturns === undefined ? (results[0] as ObjectRef) : results;
   }
 
@@ -91,10 +99,33 @@ export class Remote {
     return new Remote(fn, options);
   }
 
+  /** The call, prepared at the first one of a session. */
+  #prepare(): Call {
+    const known = this.#call;
+    if (known !== undefined && known.captured.session === session.current) return known;
+    const captured = this.#capture();
+    const options = this.#options;
+    const { numReturns, maxRetries = DEFAULT_RETRIES, signal } = options;
+    const name = options.name ?? (this.#function.name || 'anonymous');
+    const number = native.prepareCall(
+      name,
+      captured.hash,
+      needsOf(options),
+      numReturns ?? -1,
+      maxRetries,
+      timeoutOf(options),
+      flagsOf(options),
+    );
+    const call = { number, captured, single: numReturns === undefined && signal === undefined };
+    calls.register(call, number);
+    this.#call = call;
+    return call;
+  }
+
   /** Captures the function at the first call: constants below it in the file exist by then. */
-  #capture(): Uint8Array {
+  #capture(): Captured {
     const known = this.#captured.value;
-    if (known !== undefined && known.session === session.current) return known.hash;
+    if (known !== undefined && known.session === session.current) return known;
     const { retryExceptions } = this.#options;
     const hash = withRoom(() => {
       // With the classes in one value, those that the function throws are the same ones in the worker.
@@ -106,7 +137,7 @@ export class Remote {
     const captured = { hash, session: session.current };
     this.#captured.value = captured;
     held.register(captured, { ...captured });
-    return hash;
+    return captured;
   }
 }
 

@@ -68,16 +68,15 @@ export function needsOf(options: Options): (string | number)[] {
 
 const AFTER_ERRORS = 1;
 const AFTER_TIMEOUTS = 2;
-const CANCELLED = 4;
 
 /** Which ends of a run are tried again, as native code takes it. A timeout is one of them only where the option says so. */
-export function flagsOf({ retryExceptions: again = false, signal }: Options): number {
+export function flagsOf({ retryExceptions: again = false }: Options): number {
   const isTimeout = (type: { prototype: unknown }) =>
     type === TaskTimeoutError ||
     Object.prototype.isPrototypeOf.call(type.prototype as object, TaskTimeoutError.prototype);
   const errors = Array.isArray(again) ? again.length > 0 : again;
   const timeouts = Array.isArray(again) ? again.some(isTimeout) : again;
-  return (errors ? AFTER_ERRORS : 0) | (timeouts ? AFTER_TIMEOUTS : 0) | (signal?.aborted ? CANCELLED : 0);
+  return (errors ? AFTER_ERRORS : 0) | (timeouts ? AFTER_TIMEOUTS : 0);
 }
 
 /** Milliseconds that a run may take, or -1. */

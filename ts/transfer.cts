@@ -8,6 +8,7 @@ import { immutable } from './immutable.cjs';
 import { native } from './native.cjs';
 import { handleOf, makeRef, ObjectRef, sweepRefs } from './object-ref.cjs';
 import { decode, type Encoded, encode, prepare, setHooks } from './values/index.cjs';
+import { NOT_PLAIN, PlainCodec } from './values/primitives.cjs';
 
 setHooks({
   isRef: (value) => value instanceof ObjectRef,
@@ -91,9 +92,22 @@ function decodeNow(raw: RawValue): unknown {
   });
 }
 
-/** Memory that small values pass through, known to native code; none where that is refused. */
-const scratch = native.scratch();
-const words = scratch === undefined ? undefined : new DataView(scratch.buffer);
+/** Memory that small values pass through, known to native code. */
+export interface Scratch {
+  bytes: Uint8Array;
+  words: DataView;
+  plain: PlainCodec;
+}
+
+/** This thread's scratch memory; none where that is refused. */
+export const scratch: Scratch | undefined = openScratch();
+
+function openScratch(): Scratch | undefined {
+  const bytes = native.scratch();
+  if (bytes === undefined) return undefined;
+  return { bytes, words: new DataView(bytes.buffer), plain: new PlainCodec(bytes) };
+}
+
 /** What {@link readSmall} gives when the value is not a small one that is here. */
 export const NOT_SMALL = Symbol('not small');
 
@@ -105,31 +119,57 @@ const ENTRY = 16;
  * `heliostat_proto::blob`.
  */
 export function readSmall(handle: number): unknown {
-  if (scratch === undefined || words === undefined || native.readSmall(handle) < 0) return NOT_SMALL;
+  if (scratch === undefined || native.readSmall(handle) < 0) return NOT_SMALL;
+  const { bytes, words, plain } = scratch;
   const length = words.getUint32(4, true);
   const count = words.getUint32(8, true);
   const at = TABLE + count * ENTRY;
-  const header = scratch.subarray(at, at + length);
+  if (count === 0) {
+    const value = plain.read(at, at + length);
+    if (value !== NOT_PLAIN) return value;
+  }
+  // Reading it may run code that uses the memory.
+  const header = bytes.slice(at, at + length);
   if (prepare(header) !== undefined) return NOT_SMALL;
   const buffers: ArrayBuffer[] = [];
   for (let entry = TABLE; entry < at; entry += ENTRY) {
     const offset = words.getUint32(entry, true);
-    buffers.push(immutable((scratch.buffer as ArrayBuffer).slice(offset, offset + words.getUint32(entry + 8, true))));
+    buffers.push(immutable((bytes.buffer as ArrayBuffer).slice(offset, offset + words.getUint32(entry + 8, true))));
   }
   return decode({ header, buffers, refs: noRefs, own: immutable });
 }
 
+/** Encodes a value into the scratch memory; the length of its header, or -1 when it is more than that. */
+export function writeSmall(value: unknown): number {
+  if (scratch === undefined) return -1;
+  const length = scratch.plain.write(value);
+  return length >= 0 ? length : intoScratch(scratch, encode(value));
+}
+
+/** Like {@link writeSmall}, for the arguments of a call. */
+export function writeSmallArray(values: readonly unknown[]): number {
+  return scratch === undefined ? -1 : scratch.plain.writeArray(values);
+}
+
+function intoScratch({ bytes }: Scratch, { header, buffers, refs, seals }: Encoded): number {
+  if (header.byteLength > bytes.byteLength || buffers.length + refs.length + seals.length > 0) return -1;
+  bytes.set(header);
+  return header.byteLength;
+}
+
 /** Stores a value, and returns its handle. */
-export function putEncoded(encoded: Encoded): number {
-  const { header, buffers, refs, seals } = encoded;
-  if (
-    scratch === undefined ||
-    header.byteLength > scratch.byteLength ||
-    buffers.length + refs.length + seals.length > 0
-  )
-    return withParts(encoded, native.put);
-  scratch.set(header);
-  return native.putSmall(header.byteLength);
+export function putValue(value: unknown): number {
+  if (scratch === undefined) return withEncoded(value, native.put);
+  const plain = scratch.plain.write(value);
+  if (plain >= 0) return native.putSmall(plain);
+  const encoded = encode(value);
+  const length = intoScratch(scratch, encoded);
+  return length >= 0 ? native.putSmall(length) : withParts(encoded, native.put);
+}
+
+/** Decodes a value that is a header and nothing else. */
+export function fromHeader(header: Uint8Array): Boxed | Promise<Boxed> {
+  return fromRaw({ header, buffers: [], refs: [] });
 }
 
 function noRefs(): never {

@@ -9,7 +9,7 @@ export interface RawFailure {
 }
 /** A task to run. */
 export interface RawTask {
-  execution: number; taskId: string; attempt: number; jobId: string; name: string; function: Uint8Array
+  execution: number; taskId: string; attempt: number; jobId: string; name: string; function: number
   args: RawValue; positions: number[]; values: RawValue[]; returns: number; timed: boolean; retriesErrors: boolean
 }
 /** The out-of-band buffers of a value, or the number of the draft that is its only one. */
@@ -53,10 +53,20 @@ export declare function defineFunction(hash: Uint8Array, header: Uint8Array, hea
 /** Holds a function once more; false when it has to be defined. */
 export declare function useFunction(hash: Uint8Array): boolean
 export declare function dropFunction(hash: Uint8Array): void
+/** Prepares a call: flags are 1 for tried again after errors, 2 after it ran too long. */
+export declare function prepareCall(
+  name: string, hash: Uint8Array, needs: (string | number)[], returns: number, retries: number, timeoutMs: number, flags: number): number
+export declare function dropCall(call: number): void
 export declare function submit(
-  name: string, hash: Uint8Array, header: Uint8Array, headerLength: number, buffers: Buffers, refs: number[],
-  positions: number[], byRef: number[], needs: (string | number)[],
-  numbers: [returns: number, retries: number, timeoutMs: number, parent: number, flags: number]): number[]
+  call: number, header: Uint8Array, headerLength: number, buffers: Buffers, refs: number[],
+  positions: number[], byRef: number[], parent: number, cancelled: boolean): number[]
+/** Submits a call with small arguments, whose header is in the scratch memory; the handle of its one result. */
+export declare function submitSmall(call: number, parent: number, headerLength: number): number
+/** Takes the next task into the scratch memory; -1 when there is none, -2 when nextTask has to. */
+export declare function nextSmall(): number
+/** Ends a task with a small result, whose header is in the scratch memory. */
+export declare function finishSmall(execution: number, headerLength: number): void
+export declare function taskInfo(execution: number): { taskId: string; jobId: string; name: string; attempt: number }
 export declare function cancel(handle: number, force: boolean, recursive: boolean): void
 /** Cancels tasks of this process by the ids of objects that they make. */
 export declare function cancelTasks(ids: string[]): void
@@ -68,15 +78,17 @@ export declare function takeAborted(): number[]
 export declare function overdueTask(execution: number): void
 export declare function nextTask(): RawTask | undefined
 /** Functions that need not be kept any more. */
-export declare function takeForgotten(): Uint8Array[] | undefined
-export declare function functionValue(hash: Uint8Array): RawValue | undefined
+export declare function takeForgotten(): number[] | undefined
+export declare function functionValue(fn: number): RawValue | undefined
 export declare function addResult(execution: number, header: Uint8Array, headerLength: number, buffers: Buffers, refs: number[]): void
 export declare function addFailure(
   execution: number, code: string, message: string, facts: (string | number)[],
   header: Uint8Array, headerLength: number, buffers: Buffers, refs: number[]): void
 export declare function dropResults(execution: number): void
+/** Nanoseconds below 0: since the task was taken. */
 export declare function finishTask(execution: number, nanos: number, again: boolean): void
-export declare function markOutput(marker: string, name: string): void
+/** Sets what this worker's lines that name a task begin with. */
+export declare function setMarker(marker: string): void
 export declare function takeWrites(): string[] | undefined
 export declare function setTransfer(transfer: (this: ArrayBuffer) => ArrayBuffer): void
 /** Bytes of the store's buffers that this thread holds, or held and did not sweep yet. */

@@ -3,6 +3,7 @@
 //! The hot functions are raw N-API ([`raw`]), declared in `raw.d.ts`; the rest goes through the macros.
 #![allow(unsafe_code)] // N-API is a C interface
 
+mod calls;
 mod drafts;
 mod event_loop;
 pub mod lifecycle;
@@ -30,6 +31,7 @@ pub fn export_raw(exports: Object<'_>, env: napi::Env) -> napi::Result<()> {
         small::FUNCTIONS,
         waits::FUNCTIONS,
         port::FUNCTIONS,
+        calls::FUNCTIONS,
         tasks::FUNCTIONS,
         views::FUNCTIONS,
         output::FUNCTIONS,

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use heliostat_proto::message::{FunctionHash, Resources};
+use heliostat_proto::message::FunctionHash;
 use heliostat_proto::{Fact, Failure, ObjectId};
 use heliostat_runtime::{ExecutionId, Handle, Submission};
 
+use crate::calls;
 use crate::raw::{Scope, Thrown, Value, raw_functions};
 use crate::runtime::client;
 use crate::values::{read_blob, with_parts};
@@ -25,19 +26,10 @@ fn results<R>(body: impl FnOnce(&mut HashMap<ExecutionId, Results>) -> R) -> R {
     body(RESULTS.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default())
 }
 
-fn hash(scope: Scope, value: Value) -> Result<FunctionHash, Thrown> {
+pub(crate) fn hash(scope: Scope, value: Value) -> Result<FunctionHash, Thrown> {
     // SAFETY: the bytes are copied at once.
     let bytes = unsafe { scope.view(value)? };
     bytes.try_into().map_err(|_| Thrown::argument("a hash of 32 bytes"))
-}
-
-fn resources(scope: Scope, pairs: Value) -> Result<Resources, Thrown> {
-    let pairs = scope.elements(pairs)?;
-    let amounts = pairs
-        .chunks_exact(2)
-        .map(|pair| Ok((scope.get_string(pair[0])?, scope.get_f64(pair[1])?)))
-        .collect::<Result<Vec<_>, Thrown>>()?;
-    Ok(Resources::new(amounts))
 }
 
 fn ids_of(scope: Scope, ids: Value) -> Result<Vec<ObjectId>, Thrown> {
@@ -45,7 +37,7 @@ fn ids_of(scope: Scope, ids: Value) -> Result<Vec<ObjectId>, Thrown> {
     scope.elements(ids)?.into_iter().map(parse).collect()
 }
 
-fn optional(number: f64) -> Option<u32> {
+pub(crate) fn optional(number: f64) -> Option<u32> {
     (number >= 0.0).then_some(number as u32)
 }
 
@@ -76,36 +68,17 @@ raw_functions! {
         Ok(scope.undefined())
     }
 
-    /// Submits a task: name, function, arguments by value (four parts), positions and handles of those by reference,
-    /// resources as [name, amount, ...], and numbers: results (-1: one value), retries, milliseconds that a run may take (-1:
-    /// any), submitting task (-1: none), flags (1: tried again after errors, 2: after it ran too long, 4: cancelled already).
-    /// Returns the handles of its results.
-    fn submit = c"submit" (name, hash_bytes, header, header_len, buffers, refs, positions, by_ref, needs, numbers) |scope| {
-        let client = client()?;
-        let function = hash(scope, hash_bytes)?;
+    /// Submits a task: a prepared call, arguments by value (four parts), positions and handles of those by reference, and
+    /// numbers: submitting task (-1: none), whether it was cancelled already. Returns the handles of its results.
+    fn submit = c"submit" (call, header, header_len, buffers, refs, positions, by_ref, parent, cancelled) |scope| {
+        let (client, call) = (client()?, calls::of(scope.get_u32(call)?)?);
         let by_ref = scope.handles(positions)?.into_iter().zip(scope.handles(by_ref)?).collect();
-        let (name, resources) = (scope.get_string(name)?, resources(scope, needs)?);
-        let numbers = scope.elements(numbers)?.into_iter().map(|number| scope.get_f64(number)).collect::<Result<Vec<_>, _>>()?;
-        let &[returns, retries, timeout, parent, flags] = &numbers[..] else { return Err(Thrown::argument("five numbers")) };
-        let flags = flags as u32;
+        let (parent, cancelled) = (optional(scope.get_f64(parent)?), scope.get_bool(cancelled)?);
         with_parts(scope, [header, header_len, buffers, refs], |given| {
             let id = client.with_core(heliostat_runtime::Core::next_put_id);
             let args = given.blob(&client, id, client.seat())?;
-            let submission = Submission {
-                name,
-                function,
-                args,
-                contains: given.parts.refs.to_vec(),
-                by_ref,
-                returns: optional(returns),
-                resources,
-                max_retries: retries as i64,
-                retries_errors: flags & 1 != 0,
-                retries_timeouts: flags & 2 != 0,
-                timeout: (timeout >= 0.0).then_some(timeout as u64),
-                cancelled: flags & 4 != 0,
-                parent: optional(parent),
-            };
+            let contains = given.parts.refs.to_vec();
+            let submission = Submission { args, contains, by_ref, cancelled, parent, ..call.as_ref().clone() };
             let handles = client.submit(submission);
             Ok(scope.array(handles.into_iter().map(|handle| scope.u32(handle))))
         })
@@ -163,10 +136,11 @@ raw_functions! {
         let client = client()?;
         let taken = client.with_core(|core| {
             let id = core.next_execution()?;
-            let spec = core.execution(id)?.spec.clone();
-            Some((id, spec))
+            let execution = core.execution(id)?;
+            Some((id, execution.spec.clone(), execution.function))
         });
-        let Some((id, spec)) = taken else { return Ok(scope.undefined()) };
+        let Some((id, spec, function)) = taken else { return Ok(scope.undefined()) };
+        crate::output::mark(&spec.name);
         let args = read_blob(scope, &client, &spec.args, Label::Arguments)?;
         let values = spec
             .by_ref
@@ -179,7 +153,7 @@ raw_functions! {
         scope.set(object, c"attempt", scope.u32(spec.attempt));
         scope.set(object, c"jobId", scope.string(&spec.job.to_string()));
         scope.set(object, c"name", scope.string(&spec.name));
-        scope.set(object, c"function", scope.bytes(&spec.function));
+        scope.set(object, c"function", scope.u32(function.unwrap_or(0)));
         scope.set(object, c"args", args);
         scope.set(object, c"positions", scope.array(spec.by_ref.iter().map(|(at, _)| scope.u32(*at)).collect::<Vec<_>>().into_iter()));
         scope.set(object, c"values", scope.array(values.into_iter()));
@@ -189,20 +163,19 @@ raw_functions! {
         Ok(object)
     }
 
-    /// The hashes of functions that need not be kept any more; `undefined` when there are none.
+    /// The numbers of functions that need not be kept any more; `undefined` when there are none.
     fn take_forgotten = c"takeForgotten" () |scope| {
         let forgotten = client()?.with_core(heliostat_runtime::Core::take_forgotten);
         if forgotten.is_empty() {
             return Ok(scope.undefined());
         }
-        let hashes: Vec<Value> = forgotten.iter().map(|hash| scope.bytes(hash)).collect();
-        Ok(scope.array(hashes.into_iter()))
+        Ok(scope.array(forgotten.into_iter().map(|number| scope.u32(number))))
     }
 
     /// A function that came with a task, serialised; `undefined` when it is not known.
-    fn function_value = c"functionValue" (hash_bytes) |scope| {
-        let (client, function) = (client()?, hash(scope, hash_bytes)?);
-        match client.with_core(|core| core.function(&function).cloned()) {
+    fn function_value = c"functionValue" (number) |scope| {
+        let (client, number) = (client()?, scope.get_u32(number)?);
+        match client.with_core(|core| core.function(number).cloned()) {
             Some(blob) => read_blob(scope, &client, &blob, Label::Arguments),
             None => Ok(scope.undefined()),
         }
@@ -263,8 +236,9 @@ raw_functions! {
     fn finish_task = c"finishTask" (execution, nanos, again) |scope| {
         let (client, execution, nanos) = (client()?, scope.get_u32(execution)?, scope.get_f64(nanos)?);
         let again = scope.get_bool(again)?;
+        let nanos = if nanos < 0.0 { crate::small::ran() } else { nanos as u64 };
         let Results { values, contains } = results(|all| all.remove(&execution)).unwrap_or_default();
-        client.with_core(|core| core.finish(execution, values, &contains, nanos as u64, again));
+        client.with_core(|core| core.finish(execution, values, &contains, nanos, again));
         Ok(scope.undefined())
     }
 }

@@ -225,6 +225,11 @@ impl Client {
         self.shared.ports.take(port)
     }
 
+    /// Takes what others sent, on whichever thread. Returns whether there was something.
+    pub fn receive(&self) -> bool {
+        self.shared.receive_all()
+    }
+
     /// Waits in the background: `None` when there is nothing to wait for, else the port gets [`Event::Over`].
     pub fn wait(&self, port: PortId, handles: &[Handle], needed: usize, fail_fast: bool) -> Option<WaitId> {
         let wait = self.with_core(|core| {

@@ -450,10 +450,11 @@ impl Core {
     /// A message of another process.
     pub fn on_peer(&mut self, peer: WorkerId, message: ToPeer, now: u64, look: &dyn Values) {
         match message {
-            ToPeer::Define { function, blob } => self.executions.define(function, blob),
+            ToPeer::Define { function, blob } => self.executions.received.define(peer, function, blob),
             ToPeer::Forget { function } => {
-                self.executions.forget(function);
-                self.actions.push(Action::Forgotten);
+                if self.executions.received.forget(peer, &function) {
+                    self.actions.push(Action::Forgotten);
+                }
             }
             ToPeer::Run(spec) => self.on_run(peer, *spec, look),
             ToPeer::Done { task, attempt, values, nanos, again } => {

@@ -2,12 +2,13 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use heliostat_proto::message::{FunctionHash, TaskSpec, ToPeer};
+use heliostat_proto::message::{TaskSpec, ToPeer};
 use heliostat_proto::{Blob, TaskId, Value, WorkerId};
 
 use crate::action::{Action, ExecutionId, Handle};
 use crate::core::{Core, Look};
 use crate::objects::Count;
+use crate::received::{FunctionNumber, Received};
 use crate::slab::Slab;
 
 /// What runs, or waits to run, here.
@@ -15,9 +16,7 @@ use crate::slab::Slab;
 pub(crate) struct Executions {
     table: Slab<Execution>,
     queue: VecDeque<ExecutionId>,
-    functions: HashMap<FunctionHash, Blob>,
-    /// Functions that the program need not keep any more.
-    forgotten: Vec<FunctionHash>,
+    pub(crate) received: Received,
     /// References inside results that their new holder has not registered yet.
     results: HashMap<(WorkerId, TaskId, u32), Vec<Handle>>,
     /// The running task waits for objects.
@@ -42,6 +41,8 @@ pub struct Execution {
     pub caller: Option<WorkerId>,
     /// The task.
     pub spec: TaskSpec,
+    /// Its function, if that is here: of a run that was given up it may be gone.
+    pub function: Option<FunctionNumber>,
     /// References inside its arguments.
     holds: Vec<Handle>,
     /// Tasks that it submitted so far.
@@ -65,16 +66,6 @@ impl Execution {
 }
 
 impl Executions {
-    pub(crate) fn define(&mut self, function: FunctionHash, blob: Blob) {
-        self.functions.insert(function, blob);
-    }
-
-    pub(crate) fn forget(&mut self, function: FunctionHash) {
-        if self.functions.remove(&function).is_some() {
-            self.forgotten.push(function);
-        }
-    }
-
     pub(crate) fn len(&self) -> usize {
         self.table.len()
     }
@@ -90,10 +81,17 @@ impl Core {
         let blobs = std::iter::once(&spec.args).chain(spec.by_ref.iter().map(|(_, blob)| blob));
         let entries: Vec<_> = blobs.flat_map(|blob| look.refs_of(blob)).collect();
         let holds = entries.iter().map(|entry| self.acquire(entry, Count::Held)).collect();
-        let id =
-            self.executions.table.insert(Execution { caller: Some(caller), spec, holds, children: 0, aborted: None });
+        let function = self.executions.received.number(&spec.function);
+        let execution = Execution { caller: Some(caller), spec, function, holds, children: 0, aborted: None };
+        let id = self.executions.table.insert(execution);
         self.executions.queue.push_back(id);
         self.actions.push(Action::Execute(id));
+    }
+
+    /// The task that [`Self::next_execution`] takes next.
+    pub fn peek_execution(&self) -> Option<(ExecutionId, &Execution)> {
+        let id = *self.executions.queue.front()?;
+        Some((id, self.executions.table.get(id)?))
     }
 
     /// Takes the next task to run, in the order of arrival.
@@ -207,13 +205,13 @@ impl Core {
     }
 
     /// The serialised function of a task.
-    pub fn function(&self, hash: &FunctionHash) -> Option<&Blob> {
-        self.executions.functions.get(hash)
+    pub fn function(&self, number: FunctionNumber) -> Option<&Blob> {
+        self.executions.received.blob(number)
     }
 
-    /// The functions that were forgotten since the last call.
-    pub fn take_forgotten(&mut self) -> Vec<FunctionHash> {
-        std::mem::take(&mut self.executions.forgotten)
+    /// The functions that need not be kept any more since the last call.
+    pub fn take_forgotten(&mut self) -> Vec<FunctionNumber> {
+        self.executions.received.take_forgotten()
     }
 
     /// The id of the next task that the execution submits.
@@ -267,6 +265,9 @@ impl Core {
     }
 
     pub(crate) fn executions_of_gone(&mut self, peer: WorkerId) {
+        if self.executions.received.sender_gone(peer) {
+            self.actions.push(Action::Forgotten);
+        }
         let theirs: Vec<ExecutionId> =
             self.executions.table.iter().filter(|(_, e)| e.caller == Some(peer)).map(|(id, _)| id).collect();
         for id in theirs {
