@@ -1,7 +1,8 @@
 /** References: the handles that user programs hold. */
-import { inspect } from 'node:util';
+import { inspect, types } from 'node:util';
 import { OutOfBandRefError, RefDisposedError } from './errors.cjs';
-import { native } from './native.cjs';
+import { type Held, native, thread } from './native.cjs';
+import { Finalizers } from './realm.cjs';
 import type { GetOptions } from './types.cjs';
 
 /** What the rest of the package needs of a reference, kept off the public class. */
@@ -10,6 +11,7 @@ interface Internals {
   handle(ref: ObjectRef<any>): number;
   site(ref: ObjectRef<any>): CallSite | undefined;
   track(ref: ObjectRef<any>): void;
+  isOwn(ref: object): boolean;
 }
 
 /** Where in the user's program a task was submitted; the text is made only when it is read. */
@@ -18,16 +20,13 @@ export interface CallSite {
 }
 
 /** A session's references end with it: a handle of an earlier one must never be taken for one of the present. */
-export const session = { current: 0 };
+export const session = {
+  get current(): number {
+    return thread.session;
+  },
+};
 
-/** A handle of native code, and whether its reference still holds it. */
-interface Held {
-  handle: number;
-  session: number;
-  released: boolean;
-}
-
-const finalizers = new FinalizationRegistry<Held>(letGo);
+const finalizers = new Finalizers<Held>(letGo);
 
 function letGo(held: Held): void {
   if (held.released) return;
@@ -37,10 +36,10 @@ function letGo(held: Held): void {
 }
 
 /**
- * References to objects in the store, by handle. Native code watches them weakly as well, so that those that are garbage
- * can be let go of without a turn of the event loop, which finalizers need.
+ * References to objects in the store. Native code watches them weakly as well, so that those that are garbage can be let
+ * go of without a turn of the event loop, which finalizers need.
  */
-const tracked = new Map<number, Held>();
+const { tracked } = thread;
 
 /** Lets go of references that were collected. Returns how many. */
 export function sweepRefs(): number {
@@ -54,7 +53,7 @@ export function sweepRefs(): number {
 
 /** Ends the references of this session; how they are called stays known. */
 export function endSession(): void {
-  session.current += 1;
+  thread.session += 1;
   tracked.clear();
 }
 
@@ -67,6 +66,8 @@ export function setGetter(get: typeof getter): void {
 }
 
 const CREATE = Symbol('create');
+/** By this, copies of this package in one thread take each other's references for their own. */
+const INTERNALS = Symbol.for('heliostat.ref');
 
 // structuredClone reads own enumerable properties; this one makes it fail instead of giving an empty object.
 const OUT_OF_BAND: PropertyDescriptor = {
@@ -161,6 +162,12 @@ export class ObjectRef<T = unknown> implements Disposable {
     return this.#held.handle;
   }
 
+  /** Also for references of another copy of this package in the same thread, as test runners make them. */
+  static [Symbol.hasInstance](value: unknown): value is ObjectRef<any> {
+    if (typeof value !== 'object' || value === null) return false;
+    return #held in value || (thread.copies > 1 && foreignInternals(value) !== undefined);
+  }
+
   static {
     internals = {
       create: (handle, owner, site) => new ObjectRef(CREATE, handle, owner, site),
@@ -172,8 +179,22 @@ export class ObjectRef<T = unknown> implements Disposable {
         tracked.set(held.handle, held);
         native.trackRef(held.handle, ref);
       },
+      isOwn: (ref) => #held in ref,
     };
+    Object.defineProperty(ObjectRef.prototype, INTERNALS, { value: internals });
   }
+}
+
+function foreignInternals(value: object): Internals | undefined {
+  if (types.isProxy(value)) return undefined;
+  const prototype = Object.getPrototypeOf(value) as { [INTERNALS]?: Internals } | null;
+  const found = prototype?.[INTERNALS];
+  return found?.isOwn(value) === true ? found : undefined;
+}
+
+/** The part of the copy that made a reference. */
+function internalsOf(ref: ObjectRef<any>): Internals {
+  return internals.isOwn(ref) ? internals : (foreignInternals(ref) ?? internals);
 }
 
 let ended: () => Error;
@@ -190,15 +211,15 @@ export function makeRef(handle: number, site?: CallSite): ObjectRef<any> {
 
 /** The native handle; throws when the reference was disposed or its session has ended. */
 export function handleOf(ref: ObjectRef<any>): number {
-  return internals.handle(ref);
+  return internalsOf(ref).handle(ref);
 }
 
 /** Notes that the reference's object takes room in the store. */
 export function trackRef(ref: ObjectRef<any>): void {
-  internals.track(ref);
+  internalsOf(ref).track(ref);
 }
 
 /** Where its task was submitted, if a task makes it. */
 export function siteOf(ref: ObjectRef<any>): CallSite | undefined {
-  return internals.site(ref);
+  return internalsOf(ref).site(ref);
 }

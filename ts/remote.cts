@@ -4,6 +4,7 @@ import { parentExecution } from './context.cjs';
 import { notYet } from './errors.cjs';
 import { native } from './native.cjs';
 import { type CallSite, handleOf, makeRef, ObjectRef, session } from './object-ref.cjs';
+import { Finalizers } from './realm.cjs';
 import { current } from './runtime.cjs';
 import { contentHash, withEncoded, withParts, withRoom } from './transfer.cjs';
 import type { ActorOptions, ObjectRefGenerator, RemoteClass, RemoteFunction, TaskOptions } from './types.cjs';
@@ -66,7 +67,7 @@ interface Captured {
 }
 
 /** Functions are held by those that may call them; what a function captured goes with the last. */
-const held = new FinalizationRegistry<Captured>(({ hash, session: owner }) => {
+const held = new Finalizers<Captured>(({ hash, session: owner }) => {
   if (owner === session.current) native.dropFunction(hash);
 });
 

@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::ptr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use heliostat_client::{Event, PortId};
 use napi::sys;
 
+use crate::lifecycle::exit_node;
 use crate::raw::{Env, Scope, Thrown, Value, raw_functions};
-use crate::runtime::{client, current};
+use crate::runtime::{self, client, current};
 
 /// A thread's mailbox, by its environment's address.
 static OPEN: Mutex<Option<HashMap<usize, Entry>>> = Mutex::new(None);
@@ -47,6 +48,11 @@ pub(crate) fn of(env: Env) -> Option<PortId> {
     entries(|open| open.get(&(env as usize)).map(|entry| entry.port))
 }
 
+/// Runs `body` while no thread can open a mailbox, if none has one or it is `forced`.
+pub(crate) fn when_unused<R>(forced: bool, body: impl FnOnce() -> R) -> Option<R> {
+    entries(|open| (forced || open.is_empty()).then(body))
+}
+
 /// Runs on the JavaScript thread for each wake: hands the news to the callback as numbers.
 unsafe extern "C" fn deliver(env: Env, callback: Value, _context: *mut c_void, _data: *mut c_void) {
     if env.is_null() {
@@ -74,8 +80,9 @@ unsafe extern "C" fn deliver(env: Env, callback: Value, _context: *mut c_void, _
     }
 }
 
-fn close(env: usize) {
-    let Some(entry) = entries(|open| open.remove(&env)) else { return };
+/// Closes a thread's mailbox; whether it had one.
+fn close(env: usize) -> bool {
+    let Some(entry) = entries(|open| open.remove(&env)) else { return false };
     if let Some(client) = current() {
         client.close_port(entry.port);
     }
@@ -86,10 +93,14 @@ fn close(env: usize) {
             sys::ThreadsafeFunctionReleaseMode::abort,
         );
     }
+    true
 }
 
 unsafe extern "C" fn on_cleanup(env: *mut c_void) {
-    close(env as usize);
+    // A thread that was terminated left nobody behind who would end the node.
+    if close(env as usize) && entries(|open| open.is_empty()) && runtime::node().is_some() {
+        exit_node();
+    }
 }
 
 raw_functions! {
@@ -115,6 +126,11 @@ raw_functions! {
         let port = client.open_port(Box::new(move || waker.wake()));
         let env = scope.env as usize;
         entries(|open| open.insert(env, Entry { port, function: function as usize }));
+        // Another thread may have ended the membership until it could see this port.
+        if current().is_none_or(|now| !Arc::ptr_eq(&now, &client)) {
+            close(env);
+            return Err(Thrown::new("NOT_INITIALIZED", "the session ended while this thread joined it"));
+        }
         // SAFETY: the hook only uses the address as a key; hooks of one environment run once, at its end.
         unsafe {
             sys::napi_remove_env_cleanup_hook(scope.env, Some(on_cleanup), env as *mut c_void);
@@ -123,10 +139,10 @@ raw_functions! {
         Ok(scope.u32(port))
     }
 
-    /// Closes this thread's mailbox and gives its waits up.
+    /// Closes this thread's mailbox and gives its waits up. Returns how many threads of the process still have one.
     fn close_port = c"closePort" () |scope| {
         close(scope.env as usize);
-        Ok(scope.undefined())
+        Ok(scope.number(entries(|open| open.len()) as f64))
     }
 
     /// Whether pending news keep this thread's event loop alive.
