@@ -215,7 +215,7 @@ function endAtExit(): void {
   if (thread.exits || !isMainThread) return;
   thread.exits = true;
   // The process itself: test runners put a copy in its place, which emits nothing.
-  outer.process.on('exit', () => exitNode());
+  outer.process.on('exit', exitNode);
 }
 
 function rejoin(current: Membership, given: InitOptions): Context {

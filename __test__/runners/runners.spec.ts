@@ -20,6 +20,7 @@ const jest = (...options: string[]): Setup => ({
   arguments: options,
   extension: 'js',
   type: 'commonjs',
+  without: ['mocked.test.js'],
 });
 
 function alive(pid: number): boolean {
@@ -59,39 +60,43 @@ async function passesAgain(t: ExecutionContext, setup: Setup, tests: number): Pr
   t.deepEqual(sessions(project), [], 'every file has ended its session');
 }
 
-const each = installed || process.env['CI'] === 'true' ? test : test.skip;
+const each = installed || process.env['CI'] === 'true' ? test.serial : test.serial.skip;
 if (!installed) console.log('the test runners are not installed: `node scripts/runners.mjs` does it');
 
 for (const pool of ['forks', 'threads', 'vmThreads']) {
-  each.serial(`vitest, pool ${pool}`, async (t) => {
-    await passes(t, vitest('run', `--pool=${pool}`), TESTS);
+  each(`vitest, pool ${pool}`, async (t) => {
+    await passes(t, vitest('run', `--pool=${pool}`), TESTS + 2);
   });
 }
 
-each.serial('vitest watches: a second run in the same process', async (t) => {
+each('vitest watches: a second run in the same process', async (t) => {
   const setup = vitest('--watch', '--pool=threads');
-  await passesAgain(t, { ...setup, without: ['copies.test.js', 'forgetful.test.js'] }, TESTS - 1);
+  await passesAgain(t, { ...setup, without: ['copies.test.js', 'forgetful.test.js'] }, TESTS + 1);
 });
 
-each.serial('jest in its CommonJS mode, with coverage', async (t) => {
+each('jest in its CommonJS mode, with coverage', async (t) => {
   await passes(t, jest('--coverage'), TESTS + 1);
 });
 
-each.serial('jest in its CommonJS mode, one process for all files', async (t) => {
+each('jest in its CommonJS mode, one process for all files', async (t) => {
   const project = await passes(t, jest('--runInBand'), TESTS + 1);
   t.deepEqual(sessions(project), []);
 });
 
-each.serial('jest watches: a second run in the same process', async (t) => {
-  await passesAgain(t, { ...jest('--watchAll', '--runInBand'), without: ['forgetful.test.js'] }, TESTS);
+each('jest watches: a second run in the same process', async (t) => {
+  await passesAgain(
+    t,
+    { ...jest('--watchAll', '--runInBand'), without: ['forgetful.test.js', 'mocked.test.js'] },
+    TESTS,
+  );
 });
 
-each.serial('jest with ts-jest', async (t) => {
+each('jest with ts-jest', async (t) => {
   const transform = JSON.stringify({ '\\.ts$': ['ts-jest', { diagnostics: false }] });
   await passes(t, { ...jest(), extension: 'ts', env: { JEST_TRANSFORM: transform } }, TESTS + 1);
 });
 
-each.serial('jest with --experimental-vm-modules', async (t) => {
+each('jest with --experimental-vm-modules', async (t) => {
   const env = { NODE_OPTIONS: '--experimental-vm-modules --no-warnings', JEST_TRANSFORM: '{}' };
-  await passes(t, { ...jest(), type: 'module', env, without: ['copies.test.js'] }, TESTS);
+  await passes(t, { ...jest(), type: 'module', env, without: ['copies.test.js', 'mocked.test.js'] }, TESTS);
 });

@@ -49,8 +49,8 @@ interface Standard {
   readonly prototype: object;
 }
 
-/** By prototype; undefined for those of classes of the program. */
-const STANDARD = new WeakMap<object, Standard | undefined>();
+/** By prototype; null for those of classes of the program. */
+const STANDARD = new WeakMap<object, Standard | null>();
 const byName = new Map<string, Standard>();
 for (const [kind, names] of BUILTINS) {
   for (const name of names) {
@@ -60,11 +60,12 @@ for (const [kind, names] of BUILTINS) {
   }
 }
 
-function standardOf(prototype: object): Standard | undefined {
-  const known = STANDARD.get(prototype);
-  if (known !== undefined || STANDARD.has(prototype)) return known;
-  const found = ofOtherRealm(prototype);
-  STANDARD.set(prototype, found);
+function standardOf(prototype: object): Standard | null {
+  let found = STANDARD.get(prototype);
+  if (found === undefined) {
+    found = ofOtherRealm(prototype) ?? null;
+    STANDARD.set(prototype, found);
+  }
   return found;
 }
 

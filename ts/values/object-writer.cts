@@ -32,15 +32,16 @@ import type { Writer } from './writer.cjs';
 /** Writes an object that the fast paths left. */
 export function writeObject(out: Writer, value: object): void {
   if (!types.isProxy(value)) {
-    const prototype = prototypeOf(value);
+    const found = Object.getPrototypeOf(value) as object | null;
+    if (found !== null && out.plainPrototypes.has(found) && !isExotic(value)) {
+      writeDecorated(out, value, Kind.Plain, writeInstance);
+      return;
+    }
+    const prototype = found === null ? null : ownPrototype(found);
     const kind = prototype === null ? undefined : standardKind(prototype);
     const isBuiltin = kind !== undefined && kind !== Kind.Plain && !hasSerializers() && isOfKind(value, kind);
     if (isBuiltin && isStandard(value, kind, prototype as object)) {
       writeDecorated(out, value, kind, writeKind);
-      return;
-    }
-    if (prototype !== null && out.plainPrototypes.has(prototype) && !isExotic(value)) {
-      writeDecorated(out, value, Kind.Plain, writeInstance);
       return;
     }
   }

@@ -151,6 +151,7 @@ pub fn current_session() -> Option<Session> {
 
 /// Leaving, on a thread of the pool: it waits for workers and for their last lines. It holds what ends, so that another
 /// thread may start the next membership meanwhile.
+#[derive(Debug)]
 pub struct Leaving {
     client: Option<Arc<Client>>,
     node: Option<NodeHandle>,
