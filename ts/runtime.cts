@@ -157,20 +157,23 @@ export function start(options: InitOptions = {}): Context {
   if (known !== undefined) return rejoin(known, given);
   if (thread.leaving !== undefined)
     throw new NotInitializedError('shutdown() is still under way: await it, or init(), before other calls');
-  // Threads of a process share its membership, and so do copies of this package in one thread.
-  const shared = native.currentSession();
   endAtExit();
-  if (shared !== null) {
+  for (;;) {
+    // Threads of a process share its membership, and so do copies of this package in one thread.
+    const shared = native.currentSession();
+    const raw = shared ?? translated(() => begin(given));
     try {
-      return enter(shared, given, false);
+      return enter(raw, given, shared === null);
     } catch (error) {
-      // The last other thread has left meanwhile: this one begins anew.
+      // The last other thread has left meanwhile, and ended what it had begun: this one begins anew.
       if ((error as { code?: string }).code !== 'NOT_INITIALIZED') throw error;
     }
   }
-  const address = given.address ?? process.env['HELIOSTAT_ADDRESS'];
-  const raw = translated(() => (address === undefined ? startEmbedded(given) : joinAddress(address)));
-  return enter(raw, given, true);
+}
+
+function begin(options: InitOptions): ReturnType<typeof native.startNode> {
+  const address = options.address ?? process.env['HELIOSTAT_ADDRESS'];
+  return address === undefined ? startEmbedded(options) : joinAddress(address);
 }
 
 /** Like {@link start}, after a shutdown that is under way. */
