@@ -165,7 +165,8 @@ export class ObjectRef<T = unknown> implements Disposable {
   /** Also for references of another copy of this package in the same thread, as test runners make them. */
   static [Symbol.hasInstance](value: unknown): value is ObjectRef<any> {
     if (typeof value !== 'object' || value === null) return false;
-    return #held in value || (thread.copies > 1 && foreignInternals(value) !== undefined);
+    if (#held in value || Object.prototype.isPrototypeOf.call(ObjectRef.prototype, value)) return true;
+    return thread.copies > 1 && foreignInternals(value) !== undefined;
   }
 
   static {
