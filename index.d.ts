@@ -45,9 +45,10 @@ export declare function wait(handles: number[], needed: number, failFast: boolea
 export declare function endWait(wait: number): void
 /** 0: over, 1: the time ran out, 2: the task that waits was aborted. */
 export declare function block(handles: number[], timeoutMs: number): 0 | 1 | 2
-/** Events: the number of a wait that is over, -1 a task, -2 a write into the store, -3 the node ended, -4 a run was aborted, -5 a failure went unread. */
+/** Events: the number of a wait that is over, -1 a task, -3 the node ended, -4 a run was aborted, -5 a failure went unread. */
 export declare function openPort(callback: (events: number[]) => void): number
-export declare function closePort(): void
+/** Gives this thread's waits up; how many threads of the process still have a port. */
+export declare function closePort(): number
 export declare function holdLoop(hold: boolean): void
 export declare function defineFunction(hash: Uint8Array, header: Uint8Array, headerLength: number, buffers: Buffers, refs: number[]): void
 /** Holds a function once more; false when it has to be defined. */
@@ -129,8 +130,11 @@ export declare function exitNode(): void
 /** Joins the node behind a Unix socket: as a driver, or with the token of a worker, whose process ends with its node. */
 export declare function joinNode(path: string, workerToken?: string | undefined | null): Session
 
-/** Leaves the node, and ends it when this process started it. The thread's port must be closed before. */
-export declare function leaveNode(): Promise<void>
+/**
+ * Leaves the node, and ends it when this process started it. The thread's port must be closed before. Unless it is
+ * `forced`, the membership goes on as long as other threads of the process have ports.
+ */
+export declare function leaveNode(forced: boolean): Promise<void>
 
 /** The state of the node, as JSON. */
 export declare function nodeState(): string
@@ -151,7 +155,7 @@ export interface Session {
   capacity: number
 }
 
-/** Starts a node in this process and joins it as its driver. */
+/** Starts a node in this process and joins it as its driver; another thread's, which was faster, is shared. */
 export declare function startNode(options: StartOptions): Session
 
 /** What an embedded node is started with. */

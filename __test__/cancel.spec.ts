@@ -1,3 +1,6 @@
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import {
@@ -18,9 +21,10 @@ withCluster(test);
 const idle = () =>
   eventually('idle workers', async () => (await state.listWorkers()).every((worker) => worker.state === 'idle'));
 const cancelled = { instanceOf: TaskCancelledError, code: 'TASK_CANCELLED' } as const;
-/** Runs until its signal aborts, and notes that in its worker. */
-const untilAborted = remote(async (_unused?: unknown) => {
+/** Runs until its signal aborts, and notes that in its worker; that it began, in a file. */
+const untilAborted = remote(async (begun?: unknown) => {
   const { signal } = getRuntimeContext();
+  if (typeof begun === 'string') writeFileSync(begun, '');
   await new Promise((resolve) => signal.addEventListener('abort', resolve));
   (globalThis as Record<string, unknown>)['told'] = signal.reason.code;
 });
@@ -36,8 +40,10 @@ const running = (count: number) =>
   );
 
 test.serial('a task that runs is told, its gets end at once, and its worker lives on', async (t) => {
-  const ref = untilAborted.remote();
-  await running(1);
+  const begun = join(mkdtempSync(join(tmpdir(), 'heliostat-cancel-')), 'begun');
+  const ref = untilAborted.remote(begun);
+  await eventually('the task has begun', () => existsSync(begun));
+  rmSync(dirname(begun), { recursive: true });
   const waiting = t.throwsAsync(ref.get(), cancelled);
   await cancel(ref);
   const error = await waiting;

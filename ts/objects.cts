@@ -120,8 +120,7 @@ export function get(target: ObjectRef | readonly ObjectRef[], options?: GetOptio
   const single = target instanceof ObjectRef;
   if (single && options === undefined) {
     current();
-    const value = readSmall(handleOf(target));
-    if (value !== NOT_SMALL) return Promise.resolve(value);
+    return getOne(target);
   }
   const refs = single ? [target] : refsOf(target, 'get()');
   check.options(options, "get()'s options");
@@ -133,20 +132,56 @@ export function get(target: ObjectRef | readonly ObjectRef[], options?: GetOptio
   return single ? done.then((list) => list[0]) : done;
 }
 
-async function read(
-  refs: readonly ObjectRef[],
-  handles: number[],
-  options: GetOptions | undefined,
-): Promise<unknown[]> {
-  const wait = translated(() => native.wait(handles, handles.length, true));
-  // What is there is read in this turn: its handles may be gone in the next.
-  if (wait < 0) return Promise.all(take(refs, handles).map(fromTaken));
+/** The commonest get, with as little around it as there can be. */
+function getOne(ref: ObjectRef): Promise<unknown> {
+  const handle = handleOf(ref);
+  const value = readSmall(handle);
+  if (value !== NOT_SMALL) return Promise.resolve(value);
+  if (taskSignal() !== undefined) return read([ref], [handle], undefined).then((list) => list[0]);
+  const wait = translated(() => native.wait([handle], 1, true));
+  if (wait < 0) return fromFirst(ref, handle);
+  return new Promise((resolve) => {
+    whenOver(wait, () => {
+      const now = readSmall(handle);
+      resolve(now === NOT_SMALL ? fromFirst(ref, handle) : now);
+      endWait(wait);
+    });
+  });
+}
+
+async function fromFirst(ref: ObjectRef, handle: number): Promise<unknown> {
+  const [taken] = take([ref], [handle]);
+  return fromTaken(taken as Taken);
+}
+
+function read(refs: readonly ObjectRef[], handles: number[], options: GetOptions | undefined): Promise<unknown[]> {
+  let wait: number;
   try {
-    await waitFor(wait, refs, options);
-    return await Promise.all(take(refs, handles).map(fromTaken));
-  } finally {
-    endWait(wait);
+    wait = translated(() => native.wait(handles, handles.length, true));
+    // What is there is read in this turn: its handles may be gone in the next.
+    if (wait < 0) return takeAll(refs, handles);
+  } catch (error) {
+    return Promise.reject(error);
   }
+  return waitFor(wait, refs, options)
+    .then(() => takeAll(refs, handles))
+    .finally(() => endWait(wait));
+}
+
+/** Reads all values in this turn, small ones at once. */
+function takeAll(refs: readonly ObjectRef[], handles: number[]): Promise<unknown[]> {
+  const values: unknown[] = new Array(handles.length);
+  for (let index = 0; index < handles.length; index++) {
+    const value = readSmall(handles[index] as number);
+    // Something else, or a failure, which counts before all values.
+    if (value === NOT_SMALL) return takeEach(refs, handles);
+    values[index] = value;
+  }
+  return Promise.resolve(values);
+}
+
+async function takeEach(refs: readonly ObjectRef[], handles: number[]): Promise<unknown[]> {
+  return Promise.all(take(refs, handles).map(fromTaken));
 }
 
 setGetter((ref, options) => get(ref, options));
@@ -297,11 +332,12 @@ export async function wait<T>(
   if (list.length === 0) return { ready: [], pending: [] };
   const numReturns = options?.numReturns ?? 1;
   check.number(numReturns, 'numReturns', { min: 1, max: list.length, integer: true });
-  if (new Set(list.map((ref) => ref.id)).size !== list.length)
-    throw new TypeError('wait() takes each reference once, but one is in the list twice');
   options?.signal?.throwIfAborted();
   current();
   const handles = list.map(handleOf);
+  // One object has one handle in a process.
+  if (new Set(handles).size !== list.length)
+    throw new TypeError('wait() takes each reference once, but one is in the list twice');
   const id = translated(() => native.wait(handles, numReturns, false));
   let isReady: boolean[];
   try {

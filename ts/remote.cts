@@ -5,6 +5,7 @@ import { parentExecution } from './context.cjs';
 import { notYet } from './errors.cjs';
 import { native } from './native.cjs';
 import { type CallSite, handleOf, makeRef, ObjectRef, session } from './object-ref.cjs';
+import { Finalizers } from './realm.cjs';
 import { current } from './runtime.cjs';
 import { checkOptions, flagsOf, needsOf, type Options, timeoutOf } from './task-options.cjs';
 import { contentHash, withEncoded, withParts, withRoom, writeSmallArray } from './transfer.cjs';
@@ -24,7 +25,7 @@ interface Captured {
 }
 
 /** Functions are held by those that may call them; what a function captured goes with the last. */
-const held = new FinalizationRegistry<Captured>(({ hash, session: owner }) => {
+const held = new Finalizers<Captured>(({ hash, session: owner }) => {
   if (owner === session.current) native.dropFunction(hash);
 });
 
@@ -144,9 +145,11 @@ export class Remote {
 function callSite(below: AnyFunction): CallSite {
   const site: CallSite = {};
   const limit = Error.stackTraceLimit;
-  Error.stackTraceLimit = SITE_FRAMES;
+  // Setting it takes as long as the frames do: the program's own limit serves when it is near ours.
+  const near = limit >= SITE_FRAMES / 2 && limit <= SITE_FRAMES * 2;
+  if (!near) Error.stackTraceLimit = SITE_FRAMES;
   Error.captureStackTrace(site, below);
-  Error.stackTraceLimit = limit;
+  if (!near) Error.stackTraceLimit = limit;
   return site;
 }
 

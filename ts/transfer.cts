@@ -1,5 +1,6 @@
 /** Values between this thread and the cluster: the codec's parts and native code's. */
 import { createHash } from 'node:crypto';
+import { types } from 'node:util';
 import type { Buffers, RawValue } from '#native' with { 'resolution-mode': 'import' };
 import { draftView, takeDraft } from './draft.cjs';
 import { classOfCode, ERROR_CLASSES, HeliostatError, ObjectStoreFullError, SerializationError } from './errors.cjs';
@@ -234,7 +235,7 @@ export function translated<R>(call: () => R): R {
 }
 
 function translate(error: unknown): unknown {
-  if (!(error instanceof Error) || error instanceof HeliostatError) return error;
+  if (!types.isNativeError(error) || error instanceof HeliostatError) return error;
   const marked = /^([A-Z_]+): (.*)$/s.exec(error.message);
   const code = marked?.[1] ?? (error as { code?: string }).code;
   if (typeof code !== 'string' || !/^[A-Z_]+$/.test(code)) return error;

@@ -45,9 +45,10 @@ export declare function wait(handles: number[], needed: number, failFast: boolea
 export declare function endWait(wait: number): void
 /** 0: over, 1: the time ran out, 2: the task that waits was aborted. */
 export declare function block(handles: number[], timeoutMs: number): 0 | 1 | 2
-/** Events: the number of a wait that is over, -1 a task, -2 a write into the store, -3 the node ended, -4 a run was aborted, -5 a failure went unread. */
+/** Events: the number of a wait that is over, -1 a task, -3 the node ended, -4 a run was aborted, -5 a failure went unread. */
 export declare function openPort(callback: (events: number[]) => void): number
-export declare function closePort(): void
+/** Gives this thread's waits up; how many threads of the process still have a port. */
+export declare function closePort(): number
 export declare function holdLoop(hold: boolean): void
 export declare function defineFunction(hash: Uint8Array, header: Uint8Array, headerLength: number, buffers: Buffers, refs: number[]): void
 /** Holds a function once more; false when it has to be defined. */

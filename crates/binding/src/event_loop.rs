@@ -261,7 +261,8 @@ unsafe extern "C" fn on_cleanup(hook: sys::napi_async_cleanup_hook_handle, this:
     // SAFETY: the hook is removed before its argument is freed.
     let this = unsafe { &*this.cast::<Attendance>() };
     this.hook.set(hook);
-    crate::port::forget(this.env);
+    crate::port::end(this.env);
+    // It may have been closed before.
     this.close();
 }
 
