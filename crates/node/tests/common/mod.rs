@@ -200,6 +200,8 @@ impl Leased {
             by_ref: Vec::new(),
             returns: None,
             seat: 0,
+            timed: false,
+            retries_errors: false,
         };
         self.line.send(&ToPeer::Run(Box::new(spec)));
     }
@@ -254,7 +256,7 @@ pub fn stand_in() {
                 let Blob::Inline(command) = &spec.args else { panic!("{spec:?}") };
                 let said = obey(&mut node, &spec.name, &String::from_utf8_lossy(command));
                 let value = Value::Ready(Blob::Inline(Bytes::new(said.into_bytes())));
-                peer.send(&ToPeer::Done { task: spec.task, attempt: 0, values: vec![value], nanos: 0 });
+                peer.send(&ToPeer::Done { task: spec.task, attempt: 0, values: vec![value], nanos: 0, again: false });
             }
         }
         for index in closed.into_iter().rev() {
