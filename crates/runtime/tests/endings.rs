@@ -332,5 +332,14 @@ fn a_failure_is_told_once_when_no_reference_is_left() {
     assert_eq!(told.len(), 1);
     assert_eq!((told[0].0.as_str(), told[0].1.code.as_str()), ("f", "TASK_FAILED"));
     assert!(c.cores[0].take_all_unread().is_empty());
+    // Asked for with another one that failed first.
+    let late = c.submit(0, &[], &[]);
+    c.cores[0].observe(late);
+    c.quiet();
+    let execution = c.cores[1].next_execution().expect("arrived");
+    c.fail(1, execution, false);
+    c.quiet();
+    c.release(0, late);
+    assert!(c.cores[0].take_unread().is_empty());
     ends_empty(&mut c);
 }
