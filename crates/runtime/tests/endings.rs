@@ -343,3 +343,36 @@ fn a_failure_is_told_once_when_no_reference_is_left() {
     assert!(c.cores[0].take_unread().is_empty());
     ends_empty(&mut c);
 }
+
+#[test]
+fn what_was_sent_behind_a_task_that_takes_long_runs_elsewhere() {
+    let mut c = Cluster::new(3);
+    // One finished quickly, so that several are sent ahead.
+    let first = c.submit(0, &[], &[]);
+    let (execution, _, first) = running(&mut c, first);
+    c.finish(1, execution, &[]);
+    c.quiet();
+    let (long, behind) = (c.submit(0, &[], &[]), c.submit(0, &[], &[]));
+    c.quiet();
+    let execution = c.cores[1].next_execution().expect("the long one");
+    assert_eq!(c.cores[1].tick(c.now), Some(c.now + 10));
+    c.pass(10);
+    c.quiet();
+    while c.grant(2).is_none() {}
+    c.quiet();
+    let elsewhere = c.cores[2].next_execution().expect("what was behind it");
+    c.finish(2, elsewhere, &[]);
+    c.quiet();
+    assert!(c.cores[0].value(behind).is_some());
+    c.finish(1, execution, &[]);
+    c.quiet();
+    let next = c.submit(0, &[], &[]);
+    c.quiet();
+    let on_it = (1..3).find_map(|at| c.cores[at].next_execution().map(|execution| (at, execution)));
+    let (at, execution) = on_it.expect("both workers are open again");
+    c.finish(at, execution, &[]);
+    for handle in [first, long, behind, next] {
+        c.release(0, handle);
+    }
+    ends_empty(&mut c);
+}
