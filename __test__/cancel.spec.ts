@@ -1,11 +1,10 @@
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import {
   cancel,
+  free,
   get,
+  getNamed,
   getRuntimeContext,
   getSync,
   type ObjectRef,
@@ -21,18 +20,22 @@ withCluster(test);
 const idle = () =>
   eventually('idle workers', async () => (await state.listWorkers()).every((worker) => worker.state === 'idle'));
 const cancelled = { instanceOf: TaskCancelledError, code: 'TASK_CANCELLED' } as const;
-/** Runs until its signal aborts, and notes that in its worker; that it began, in a file. */
-const untilAborted = remote(async (begun?: unknown) => {
+/** Runs until its signal aborts, and tells of both by named objects when it is given a name for them. */
+const untilAborted = remote(async (mark?: unknown) => {
   const { signal } = getRuntimeContext();
-  if (typeof begun === 'string') writeFileSync(begun, '');
+  if (typeof mark === 'string') put(process.pid, { name: `${mark} began` });
   await new Promise((resolve) => signal.addEventListener('abort', resolve));
-  (globalThis as Record<string, unknown>)['told'] = signal.reason.code;
+  if (typeof mark === 'string') put(signal.reason.code, { name: `${mark} told` });
 });
-const told = remote(async () => {
-  // Long enough for all workers to have one of these.
-  await new Promise((resolve) => setTimeout(resolve, 50));
-  return (globalThis as Record<string, unknown>)['told'];
-});
+
+/** The value of a named object, as soon as there is one. */
+async function named<T>(name: string): Promise<T> {
+  const ref = await eventually(`the name ${name}`, () => getNamed<T>(name).catch(() => undefined));
+  const value = await ref.get();
+  free(ref);
+  return value;
+}
+
 const running = (count: number) =>
   eventually(
     'running tasks',
@@ -40,18 +43,16 @@ const running = (count: number) =>
   );
 
 test.serial('a task that runs is told, its gets end at once, and its worker lives on', async (t) => {
-  const begun = join(mkdtempSync(join(tmpdir(), 'heliostat-cancel-')), 'begun');
-  const ref = untilAborted.remote(begun);
-  await eventually('the task has begun', () => existsSync(begun));
-  rmSync(dirname(begun), { recursive: true });
+  const ref = untilAborted.remote('first');
+  const pid = await named<number>('first began');
   const waiting = t.throwsAsync(ref.get(), cancelled);
   await cancel(ref);
   const error = await waiting;
   t.regex(error?.message ?? '', /was cancelled/);
   await t.throwsAsync(ref.get(), cancelled);
-  await eventually('a worker that was told', async () =>
-    (await get([1, 2, 3, 4].map(() => told.remote()))).includes('TASK_CANCELLED'),
-  );
+  t.is(await named('first told'), 'TASK_CANCELLED');
+  await idle();
+  t.true((await workerPids()).includes(pid));
   await cancel(ref);
   const done = remote(() => 5).remote();
   t.is(await done.get(), 5);
@@ -161,19 +162,14 @@ test.serial('children go with their parent, or stay', async (t) => {
       return 7;
     });
     const ref = slow.remote();
-    (globalThis as Record<string, unknown>)['child'] = ref;
+    put({ ref }, { name: 'child' });
     await get(ref);
   });
   const parent = outliving.remote(1);
-  await running(2);
+  const { ref: child } = await named<{ ref: ObjectRef<number> }>('child');
   await cancel(parent, { recursive: false });
   await t.throwsAsync(parent.get(), cancelled);
-  const child = remote(async () => {
-    const ref = (globalThis as Record<string, unknown>)['child'] as ObjectRef<number> | undefined;
-    (globalThis as Record<string, unknown>)['child'] = undefined;
-    return ref === undefined ? undefined : get(ref);
-  });
-  await eventually('the value of the child', async () => (await child.remote().get()) === 7);
+  t.is(await child.get(), 7);
 });
 
 test.serial('a borrower cancels too', async (t) => {

@@ -189,8 +189,11 @@ raw_functions! {
         let client = client()?;
         let handle = scope.get_u32(handle)?;
         let (id, value) = client.with_core(|core| {
-            core.observe(handle);
-            (core.id(handle), core.value(handle).cloned())
+            let value = core.value(handle).cloned();
+            if matches!(value, Some(heliostat_proto::Value::Failed(_))) {
+                core.observe(handle);
+            }
+            (core.id(handle), value)
         });
         match (id, value) {
             (Some(id), Some(heliostat_proto::Value::Ready(blob))) => read_blob(scope, &client, &blob, Label::Object(id)),

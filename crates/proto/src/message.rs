@@ -466,8 +466,8 @@ pub enum ToPeer {
         /// The objects.
         objects: Vec<ObjectId>,
     },
-    /// The task that runs in the sender waits for objects, or goes on. While it waits nothing else begins there: what had
-    /// been sent ahead comes back, to run elsewhere.
+    /// The task that runs in the sender waits for objects or takes long, or goes on. While it does so nothing else begins
+    /// there: what had been sent ahead comes back, to run elsewhere.
     Paused {
         /// Whether it waits.
         waiting: bool,

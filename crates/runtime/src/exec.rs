@@ -11,6 +11,9 @@ use crate::objects::Count;
 use crate::received::{FunctionNumber, Received};
 use crate::slab::Slab;
 
+/// When a task runs for so many milliseconds, what waits behind it is to run elsewhere.
+const SLOW_MS: u64 = 10;
+
 /// What runs, or waits to run, here.
 #[derive(Debug, Default)]
 pub(crate) struct Executions {
@@ -23,6 +26,10 @@ pub(crate) struct Executions {
     paused: bool,
     /// Runs that were aborted while they were under way.
     aborts: u64,
+    /// Tasks that were taken to run.
+    taken: u64,
+    /// The latest of them that was seen to run, and when it was seen first.
+    seen: (u64, u64),
 }
 
 /// A run that does not count any more, and whose code is to be told.
@@ -96,7 +103,29 @@ impl Core {
 
     /// Takes the next task to run, in the order of arrival.
     pub fn next_execution(&mut self) -> Option<ExecutionId> {
-        self.executions.queue.pop_front()
+        let next = self.executions.queue.pop_front();
+        self.executions.taken += u64::from(next.is_some());
+        next
+    }
+
+    /// Gives back what waits behind a task that takes long: it was sent ahead because such tasks were short so far.
+    /// Returns when to look again.
+    pub(crate) fn look_at_queue(&mut self, now: u64) -> Option<u64> {
+        let runs = self.executions.table.len() > self.executions.queue.len();
+        if !runs || self.executions.queue.is_empty() {
+            return None;
+        }
+        if self.executions.seen.0 != self.executions.taken {
+            self.executions.seen = (self.executions.taken, now);
+        }
+        let due = self.executions.seen.1 + SLOW_MS;
+        if now < due {
+            return Some(due);
+        }
+        for (peer, returned) in self.return_queued() {
+            self.send(peer, ToPeer::Paused { waiting: true, returned });
+        }
+        None
     }
 
     /// The running task begins or ends to wait for objects. What had not begun goes back to its callers: it may be what

@@ -290,6 +290,7 @@ impl Core {
             self.pump(shape, now);
         }
         self.look_at_deadlines(now);
+        let look_again = self.look_at_queue(now);
         let is_idle = |lease: &Lease| lease.in_flight.is_empty();
         let idle: Vec<u64> = self
             .tasks
@@ -303,6 +304,6 @@ impl Core {
         }
         let next_idle = self.tasks.leases.values().filter(|l| is_idle(l)).map(|lease| lease.idle_since + IDLE_MS).min();
         let next_due = [&self.tasks.delayed, &self.tasks.deadlines].map(|set| set.first().map(|(due, _)| *due));
-        next_idle.into_iter().chain(next_due.into_iter().flatten()).min()
+        next_idle.into_iter().chain(next_due.into_iter().flatten()).chain(look_again).min()
     }
 }

@@ -43,6 +43,8 @@ pub(crate) struct Extra {
     pub(crate) fetchers: Vec<WorkerId>,
     /// The owner was asked.
     pub(crate) fetching: bool,
+    /// Whether it fails or not: the program was told of a failure that it got instead.
+    pub(crate) observed: bool,
 }
 
 impl Object {

@@ -7,6 +7,7 @@ use heliostat_proto::{Blob, Failure, TaskId, Value};
 
 use crate::action::{Action, ExecutionId, Handle};
 use crate::core::{Core, Look, NoValues, Values};
+use crate::exec::Execution;
 use crate::leases::{Lease, Shape};
 use crate::objects::Count;
 use crate::slab::Slab;
@@ -152,7 +153,7 @@ impl Core {
     pub fn submit(&mut self, submission: Submission, now: u64, look: &dyn Values) -> Vec<Handle> {
         let id = self.child_of(submission.parent);
         let parent = submission.parent.and_then(|id| self.execution(id));
-        let cancelled = submission.cancelled || parent.is_some_and(crate::exec::Execution::cancels_children);
+        let cancelled = submission.cancelled || parent.is_some_and(Execution::cancels_children);
         let parent = parent.map(|execution| execution.spec.task);
         let returns: Vec<Handle> = (1..=submission.returns.unwrap_or(1))
             .map(|index| {

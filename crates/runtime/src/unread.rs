@@ -32,19 +32,25 @@ impl Core {
             Value::Failed(failure) => EXPECTED.contains(&failure.code.as_str()),
             Value::Ready(_) => true,
         };
+        let observed = |handle: &Handle| {
+            self.objects.get(*handle).and_then(|object| object.extra.as_ref()).is_some_and(|extra| extra.observed)
+        };
         let Some(id) = handles.first().and_then(|handle| self.id(*handle)) else { return };
-        if !values.iter().any(expected) {
+        if !values.iter().any(expected) && !handles.iter().any(observed) {
             let failed = Failed { name, handles: handles.to_vec(), left: handles.len() };
             self.unread.tasks.insert(id.task(), failed);
         }
     }
 
-    /// The program, another process, or a task that needs the value was told of the reference's failure.
+    /// The program, another process, or a task that needs the value was told of the reference's failure; or of that of
+    /// another reference which it asked for together with this one, whose value is still to come.
     pub fn observe(&mut self, handle: Handle) {
-        if !self.unread.tasks.is_empty()
-            && let Some(id) = self.id(handle)
-        {
-            self.unread.tasks.remove(&id.task());
+        let Some(object) = self.objects.get_mut(handle) else { return };
+        if object.value.is_none() && object.owner.is_none() {
+            object.extra().observed = true;
+        } else if !self.unread.tasks.is_empty() {
+            let task = object.id.task();
+            self.unread.tasks.remove(&task);
         }
     }
 
