@@ -32,11 +32,11 @@ impl Core {
             Value::Failed(failure) => EXPECTED.contains(&failure.code.as_str()),
             Value::Ready(_) => true,
         };
-        let observed = |handle: &Handle| {
+        let Some(id) = handles.first().and_then(|handle| self.id(*handle)) else { return };
+        let mut observed = |handle: &Handle| {
             self.objects.get(*handle).and_then(|object| object.extra.as_ref()).is_some_and(|extra| extra.observed)
         };
-        let Some(id) = handles.first().and_then(|handle| self.id(*handle)) else { return };
-        if !values.iter().any(expected) && !handles.iter().any(observed) {
+        if !values.iter().any(expected) && !handles.iter().any(&mut observed) {
             let failed = Failed { name, handles: handles.to_vec(), left: handles.len() };
             self.unread.tasks.insert(id.task(), failed);
         }

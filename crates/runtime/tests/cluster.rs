@@ -221,12 +221,13 @@ fn a_function_that_nobody_holds_goes_everywhere_after_its_last_task() {
     c.perform(0);
     assert!(c.freed.is_empty(), "a task runs it");
     let execution = c.cores[1].next_execution().expect("arrived");
-    assert!(c.cores[1].function(&[1; 32]).is_some());
+    let number = c.cores[1].execution(execution).and_then(|execution| execution.function).expect("it came before");
+    assert!(c.cores[1].function(number).is_some());
     c.finish(1, execution, &[]);
     c.quiet();
     assert_eq!(c.freed, [locator]);
-    assert!(c.cores[1].function(&[1; 32]).is_none());
-    assert_eq!(c.cores[1].take_forgotten(), [[1; 32]]);
+    assert!(c.cores[1].function(number).is_none());
+    assert_eq!(c.cores[1].take_forgotten(), [number]);
     c.release(0, result);
     c.cores[0].tick(1_000_000);
     assert_eq!(c.cores[0].counts(), Counts::default());

@@ -198,7 +198,7 @@ impl Cluster {
     }
 
     /// The code of the failure that a reference has.
-    pub(crate) fn code(&self, at: usize, handle: Handle) -> Option<&str> {
+    pub(crate) fn code(&mut self, at: usize, handle: Handle) -> Option<&str> {
         match self.cores[at].value(handle) {
             Some(Value::Failed(failure)) => Some(&failure.code),
             _ => None,
