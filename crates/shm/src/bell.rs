@@ -6,25 +6,20 @@
 //! the bell (both with a sequentially consistent fence between): one of the two sees the other.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::Ordering;
 
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::map::{MapError, WordMap};
 use crate::memfd::{Memfd, MemfdError, PAGE};
+use crate::protocol::bell::{self, Ear};
+use crate::protocol::{Shared, Word};
 
 /// Descriptors of a bell, in the order of [`Bell::share`].
 pub const BELL_FDS: usize = 3;
 
 const ATTENTION: u64 = 0;
 const KNOCKED: u64 = 64;
-
-/// The loop sleeps, or will as soon as it has looked once more.
-const ASLEEP: u64 = 1;
-/// The loop runs, and looks before it sleeps.
-const AWAKE: u64 = 2;
-/// There is no loop: the thread serves everything at once.
-const ABSENT: u64 = 0;
 
 /// A bell could not be made or opened.
 #[derive(Debug, thiserror::Error)]
@@ -85,62 +80,70 @@ impl Ringer {
         Ok(Self { words: WordMap::new(&memory)?, at_loop, at_thread })
     }
 
-    fn word(&self, offset: u64) -> &AtomicU64 {
-        self.words.word(offset).expect("both words lie within the page, whose size was checked")
+    fn word(&self, offset: u64) -> Shared<'_> {
+        Shared(self.words.word(offset).expect("both words lie within the page, whose size was checked"))
+    }
+
+    #[inline]
+    fn attention(&self) -> Shared<'_> {
+        self.word(ATTENTION)
+    }
+
+    #[inline]
+    fn knocked(&self) -> Shared<'_> {
+        self.word(KNOCKED)
     }
 
     /// Wakes the owner, who was left something.
     #[inline]
     pub fn ring(&self) {
-        if !self.call_loop() {
-            self.knock();
+        match bell::ring(&self.attention(), &self.knocked()) {
+            Some(Ear::Loop) => strike(&self.at_loop),
+            Some(Ear::Thread) => strike(&self.at_thread),
+            None => {}
         }
     }
 
     /// Wakes the owner's thread, whatever its loop does.
     #[inline]
     pub fn knock(&self) {
-        if self.word(KNOCKED).load(Ordering::Relaxed) == 0 && self.word(KNOCKED).swap(1, Ordering::SeqCst) == 0 {
+        if bell::knock(&self.knocked()) {
             strike(&self.at_thread);
         }
-    }
-
-    /// Owner: the loop goes to sleep, and looks once more after this.
-    #[inline]
-    pub fn sleep(&self) {
-        self.word(ATTENTION).store(ASLEEP, Ordering::SeqCst);
-        fence(Ordering::SeqCst);
-    }
-
-    /// Owner: the loop runs.
-    #[inline]
-    pub fn wake_up(&self) {
-        self.word(ATTENTION).store(AWAKE, Ordering::SeqCst);
-    }
-
-    /// Owner: there is no loop (any more).
-    pub fn leave(&self) {
-        self.word(ATTENTION).store(ABSENT, Ordering::SeqCst);
-        // What was rung for at the loop is served by the thread.
-        self.knock();
-    }
-
-    /// Owner: whether a loop serves what comes.
-    pub fn is_attended(&self) -> bool {
-        self.word(ATTENTION).load(Ordering::Relaxed) != ABSENT
     }
 
     /// Wakes the loop if it sleeps, for what only the loop can do. Returns whether it did.
     #[inline]
     pub fn call_loop(&self) -> bool {
-        fence(Ordering::SeqCst);
-        let attention = self.word(ATTENTION);
-        let asleep = attention.load(Ordering::Relaxed) == ASLEEP
-            && attention.compare_exchange(ASLEEP, AWAKE, Ordering::SeqCst, Ordering::Relaxed).is_ok();
+        let asleep = bell::call_loop(&self.attention());
         if asleep {
             strike(&self.at_loop);
         }
         asleep
+    }
+
+    /// Owner: the loop goes to sleep, and looks once more after this.
+    #[inline]
+    pub fn sleep(&self) {
+        bell::sleep(&self.attention());
+    }
+
+    /// Owner: the loop runs, and looks before it sleeps.
+    #[inline]
+    pub fn wake_up(&self) {
+        bell::wake_up(&self.attention());
+    }
+
+    /// Owner: there is no loop (any more). What it was woken for and has not served is the thread's.
+    pub fn leave(&self) {
+        if bell::leave(&self.attention(), &self.knocked()) {
+            strike(&self.at_thread);
+        }
+    }
+
+    /// Owner: whether a loop serves what comes.
+    pub fn is_attended(&self) -> bool {
+        self.attention().load(Ordering::Relaxed) != bell::ABSENT
     }
 
     /// Owner: takes the loop's event back.
@@ -156,8 +159,7 @@ impl Ringer {
 
     /// Owner: knocks from here on wake the thread again, so it looks after this.
     pub fn listen(&self) {
-        self.word(KNOCKED).store(0, Ordering::SeqCst);
-        fence(Ordering::SeqCst);
+        bell::listen(&self.knocked());
     }
 
     /// What the loop polls.
