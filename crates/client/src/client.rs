@@ -163,11 +163,10 @@ impl Client {
     /// [`Self::loop_sleeps`], [`Self::loop_wakes`] and [`Self::serve`]. `None` when another thread's loop does so.
     pub fn attend(&self) -> Option<PortId> {
         let bell = Arc::clone(&self.shared.bell);
-        let port = self.shared.ports.open_attended(Box::new(move || {
+        let notify = Box::new(move || {
             let _ = bell.call_loop();
-        }))?;
-        self.shared.bell.wake_up();
-        Some(port)
+        });
+        self.shared.ports.open_attended(notify, || self.shared.bell.wake_up())
     }
 
     /// What the attending event loop polls for reading.
@@ -200,10 +199,7 @@ impl Client {
 
     /// Closes a mailbox and gives its waits up.
     pub fn close_port(&self, port: PortId) {
-        let waits = self.shared.ports.close(port);
-        if !self.shared.ports.is_attended() {
-            self.shared.bell.leave();
-        }
+        let waits = self.shared.ports.close(port, || self.shared.bell.leave());
         self.with_core(|core| waits.into_iter().for_each(|wait| core.end_wait(wait)));
     }
 
