@@ -276,6 +276,8 @@ impl Client {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             if over || (left == Some(Duration::ZERO) && !news) {
                 bell.wake_up();
+                // Whoever rang meanwhile believes that a loop comes soon; the program may now run for long.
+                self.shared.receive_all();
                 return over;
             }
             if !news {
@@ -394,12 +396,11 @@ impl Shared {
         let mut woken = false;
         for action in core.take_actions() {
             match action {
-                Action::Send { peer, message } => match self.peers.send(peer, message) {
-                    Ok(Handed::Sent) => {}
-                    Ok(Handed::Connect) => self.daemon.send(&ToDaemon::Connect { request: 0, peer }),
-                    // The daemon tells of the end of a process with its facts; until then it is silent.
-                    Err(_) => drop(self.peers.close(peer)),
-                },
+                Action::Send { peer, message } => {
+                    if self.peers.send(peer, message) == Handed::Connect {
+                        self.daemon.send(&ToDaemon::Connect { request: 0, peer });
+                    }
+                }
                 Action::Daemon(message) => self.daemon.send(&message),
                 Action::Free(locator) => freed.push(locator),
                 Action::Wake(wait) => {

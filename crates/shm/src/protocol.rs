@@ -190,13 +190,13 @@ impl<const SIZE: u64> Reading<SIZE> {
         self.read += count as u64;
         read.store(self.read, Ordering::Release);
     }
+}
 
-    /// After reading: whether the writer waits for room, and is to be told. It is told once.
-    #[inline]
-    pub(crate) fn take_starved<W: Word>(&self, starved: &W) -> bool {
-        starved.fence(Fence::Read);
-        starved.load(Ordering::Relaxed) != 0 && starved.swap(0, Ordering::Relaxed) != 0
-    }
+/// After reading: whether the writer waits for room, and is to be told. It is told once.
+#[inline]
+pub(crate) fn take_starved<W: Word>(starved: &W) -> bool {
+    starved.fence(Fence::Read);
+    starved.load(Ordering::Relaxed) != 0 && starved.swap(0, Ordering::Relaxed) != 0
 }
 
 /// Whether all that was written has been read, for threads other than the reader.

@@ -195,7 +195,7 @@ impl Reader {
             unsafe { self.lane.copy_out(self.state.at(), length, target) };
             self.state.consume(&self.lane.word(READ), length);
         }
-        Ok(self.state.take_starved(&self.lane.word(STARVED)))
+        Ok(protocol::take_starved(&self.lane.word(STARVED)))
     }
 }
 

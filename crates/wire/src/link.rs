@@ -106,6 +106,8 @@ impl Link {
             return Ok(Sent::All);
         }
         outbox.push_back(scratch.split_off(written));
+        scratch.clear();
+        give_back(scratch);
         self.flush_locked(&mut sending)
     }
 
@@ -136,32 +138,54 @@ impl Link {
         !self.gauge.is_empty()
     }
 
-    /// Takes all messages that arrived, in order, while others wait for their turn.
+    /// Takes all messages that arrived, in order, while others wait for their turn. What came whole before an error is
+    /// taken too.
     ///
     /// # Errors
-    /// What the other side sent is no message: nothing more can be understood.
+    /// What the other side sent is no message: nothing more can be understood, now or later.
     pub fn receive<M: DeserializeOwned>(&self, take: impl FnOnce(Vec<M>)) -> Result<(), LinkError> {
         let mut receiving = lock(&self.receiving);
         let Receiving { reader, bytes } = &mut *receiving;
-        if reader.read(bytes)? {
+        let read = reader.read(bytes);
+        if read == Ok(true) {
             // Its thread flushes, whatever its event loop does.
             self.bell.knock();
         }
         let mut messages = Vec::new();
-        let mut start = 0;
-        while let Some(length) = frame::length(&bytes[start..])?.filter(|length| *length <= bytes.len() - start) {
-            messages.push(frame::read(&bytes[start + frame::PREFIX..start + length])?);
-            start += length;
-        }
-        bytes.drain(..start);
-        // One large message is no reason to keep as much for ever.
-        if bytes.is_empty() && bytes.capacity() > 4 * ring::LANE as usize {
-            *bytes = Vec::new();
-        }
+        let parsed = parse(bytes, &mut messages);
         if !messages.is_empty() {
             take(messages);
         }
-        Ok(())
+        read?;
+        Ok(parsed?)
+    }
+}
+
+/// Moves the whole messages at the start of `bytes` to `messages`.
+fn parse<M: DeserializeOwned>(bytes: &mut Vec<u8>, messages: &mut Vec<M>) -> Result<(), FrameError> {
+    let mut start = 0;
+    let parsed = loop {
+        match frame::length(&bytes[start..]) {
+            Ok(Some(length)) if length <= bytes.len() - start => {
+                match frame::read(&bytes[start + frame::PREFIX..start + length]) {
+                    Ok(message) => messages.push(message),
+                    Err(error) => break Err(error),
+                }
+                start += length;
+            }
+            Ok(_) => break Ok(()),
+            Err(error) => break Err(error),
+        }
+    };
+    bytes.drain(..start);
+    give_back(bytes);
+    parsed
+}
+
+/// One large message is no reason to keep as much for ever.
+fn give_back(bytes: &mut Vec<u8>) {
+    if bytes.is_empty() && bytes.capacity() > 4 * ring::LANE as usize {
+        *bytes = Vec::new();
     }
 }
 
@@ -212,5 +236,19 @@ mod tests {
         let (near, far) = pair();
         lock(&near.sending).writer.write(&[9, 0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255, 255]).unwrap();
         assert!(matches!(far.receive(|_: Vec<ToPeer>| ()), Err(LinkError::Frame(_))));
+    }
+
+    #[test]
+    fn what_came_before_an_error_is_taken_once() {
+        let (near, far) = pair();
+        near.send(&define(1, 10)).unwrap();
+        near.send(&define(2, 10)).unwrap();
+        lock(&near.sending).writer.write(&[1, 0, 0, 0, 255]).unwrap();
+        near.send(&define(3, 10)).unwrap();
+        let mut got = Vec::new();
+        for _ in 0..2 {
+            assert!(matches!(far.receive(|messages: Vec<ToPeer>| got.extend(messages)), Err(LinkError::Frame(_))));
+        }
+        assert_eq!(got, [define(1, 10), define(2, 10)]);
     }
 }

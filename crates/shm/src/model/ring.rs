@@ -5,7 +5,7 @@ use loom::sync::{Arc, Mutex};
 use loom::thread;
 
 use super::{Event, Fault, Model, Name, explore};
-use crate::protocol::{Fence, Reading, Writing};
+use crate::protocol::{Fence, Reading, Writing, take_starved};
 
 const SIZE: u64 = 2;
 const TOTAL: u64 = 4;
@@ -55,7 +55,7 @@ impl World {
     fn read(&self) {
         let mut reading = self.reading.lock().unwrap();
         self.at_reader.hush();
-        let early = self.fault == Fault::Actor("looks before it tells") && reading.take_starved(&self.starved);
+        let early = self.fault == Fault::Actor("looks before it tells") && take_starved(&self.starved);
         let count = reading.available(&self.written).unwrap();
         for at in (reading.at()..).take(count) {
             // SAFETY: as above.
@@ -65,11 +65,8 @@ impl World {
         if count > 0 {
             reading.consume(&self.read, count);
         }
-        let starved = if let Fault::Actor("looks before it tells") = self.fault {
-            early
-        } else {
-            reading.take_starved(&self.starved)
-        };
+        let starved =
+            if let Fault::Actor("looks before it tells") = self.fault { early } else { take_starved(&self.starved) };
         if starved && self.fault != Fault::Actor("does not tell") {
             self.at_writer.strike();
         }
