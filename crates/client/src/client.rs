@@ -163,9 +163,7 @@ impl Client {
     /// [`Self::loop_sleeps`], [`Self::loop_wakes`] and [`Self::serve`]. `None` when another thread's loop does so.
     pub fn attend(&self) -> Option<PortId> {
         let bell = Arc::clone(&self.shared.bell);
-        let notify = Box::new(move || {
-            let _ = bell.call_loop();
-        });
+        let notify = Box::new(move || bell.call_loop());
         self.shared.ports.open_attended(notify, || self.shared.bell.wake_up())
     }
 

@@ -6,14 +6,13 @@
 //! the bell (both with a sequentially consistent fence between): one of the two sees the other.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::Ordering;
 
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::map::{MapError, WordMap};
 use crate::memfd::{Memfd, MemfdError, PAGE};
+use crate::protocol::Shared;
 use crate::protocol::bell::{self, Ear};
-use crate::protocol::{Shared, Word};
 
 /// Descriptors of a bell, in the order of [`Bell::share`].
 pub const BELL_FDS: usize = 3;
@@ -97,29 +96,25 @@ impl Ringer {
     /// Wakes the owner, who was left something.
     #[inline]
     pub fn ring(&self) {
-        match bell::ring(&self.attention(), &self.knocked()) {
-            Some(Ear::Loop) => strike(&self.at_loop),
-            Some(Ear::Thread) => strike(&self.at_thread),
-            None => {}
-        }
+        bell::ring(&self.attention(), &self.knocked(), |ear| self.strike(ear));
     }
 
     /// Wakes the owner's thread, whatever its loop does.
     #[inline]
     pub fn knock(&self) {
-        if bell::knock(&self.knocked()) {
-            strike(&self.at_thread);
-        }
+        bell::knock(&self.knocked(), |ear| self.strike(ear));
     }
 
-    /// Wakes the loop if it sleeps, for what only the loop can do. Returns whether it did.
+    /// Wakes the loop if it sleeps, for what only the loop can do.
     #[inline]
-    pub fn call_loop(&self) -> bool {
-        let asleep = bell::call_loop(&self.attention());
-        if asleep {
-            strike(&self.at_loop);
-        }
-        asleep
+    pub fn call_loop(&self) {
+        bell::call_loop(&self.attention(), |ear| self.strike(ear));
+    }
+
+    fn strike(&self, ear: Ear) {
+        let event = if ear == Ear::Loop { &self.at_loop } else { &self.at_thread };
+        // A full counter wakes as well.
+        let _ = rustix::io::write(event, &1_u64.to_ne_bytes());
     }
 
     /// Owner: the loop goes to sleep, and looks once more after this.
@@ -136,14 +131,12 @@ impl Ringer {
 
     /// Owner: there is no loop (any more). What it was woken for and has not served is the thread's.
     pub fn leave(&self) {
-        if bell::leave(&self.attention(), &self.knocked()) {
-            strike(&self.at_thread);
-        }
+        bell::leave(&self.attention(), &self.knocked(), |ear| self.strike(ear));
     }
 
     /// Owner: whether a loop serves what comes.
     pub fn is_attended(&self) -> bool {
-        self.attention().load(Ordering::Relaxed) != bell::ABSENT
+        bell::is_attended(&self.attention())
     }
 
     /// Owner: takes the loop's event back.
@@ -171,11 +164,6 @@ impl Ringer {
     pub fn at_thread(&self) -> BorrowedFd<'_> {
         self.at_thread.as_fd()
     }
-}
-
-fn strike(event: &OwnedFd) {
-    // A full counter wakes as well.
-    let _ = rustix::io::write(event, &1_u64.to_ne_bytes());
 }
 
 fn hush(event: &OwnedFd) {

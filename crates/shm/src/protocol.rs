@@ -45,77 +45,108 @@ pub(crate) enum Fence {
 }
 
 /// Who listens at a bell.
+///
+/// Both words count in turns, above the bits that say what is: the loop's with each sleep, the thread's with each time it
+/// listens. Who rings strikes first and then notes it, for that turn alone: a process that is killed or stopped between
+/// leaves a wake-up too many, never one too few.
+///
+/// The owner changes its words by swaps: each comes, in the word's own order, after the notes that it answers, which a
+/// store would leave open.
 pub(crate) mod bell {
     use super::{Fence, Ordering, Word};
 
+    /// The bits of the loop's word that say where it is.
+    const PLACE: u64 = 3;
     /// There is no loop: the thread serves everything at once.
-    pub(crate) const ABSENT: u64 = 0;
+    const ABSENT: u64 = 0;
     /// The loop sleeps, or will as soon as it has looked once more.
     const ASLEEP: u64 = 1;
-    /// The loop runs, and looks before it sleeps.
+    /// The loop runs or was struck, and looks before it sleeps.
     const AWAKE: u64 = 2;
 
-    /// Whose event the caller has to strike.
+    /// The bit of the thread's word: it was struck in this turn.
+    const TOLD: u64 = 1;
+
+    /// Whose event is struck.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub(crate) enum Ear {
         Loop,
         Thread,
     }
 
-    /// Whom to wake for a message that was left.
+    /// Wakes who listens, for a message that was left.
     #[inline]
-    pub(crate) fn ring<W: Word>(attention: &W, knocked: &W) -> Option<Ear> {
+    pub(crate) fn ring<W: Word>(attention: &W, knocked: &W, strike: impl Fn(Ear)) {
         attention.fence(Fence::Ring);
-        if take(attention) { Some(Ear::Loop) } else { tell(knocked).then_some(Ear::Thread) }
+        // A loop that was struck and is not the one that was seen may have ended.
+        if !take(attention, &strike) {
+            tell(knocked, &strike);
+        }
     }
 
-    /// Whether the loop sleeps and is to be woken, for what only it can do.
+    /// Wakes the loop if it sleeps, for what only it can do.
     #[inline]
-    pub(crate) fn call_loop<W: Word>(attention: &W) -> bool {
+    pub(crate) fn call_loop<W: Word>(attention: &W, strike: impl Fn(Ear)) {
         attention.fence(Fence::Ring);
-        take(attention)
+        take(attention, &strike);
     }
 
-    /// Whether the thread is to be woken: who was told is not told again before it has listened.
+    /// Wakes the thread: who was told is not told again before it has listened.
     #[inline]
-    pub(crate) fn knock<W: Word>(knocked: &W) -> bool {
+    pub(crate) fn knock<W: Word>(knocked: &W, strike: impl Fn(Ear)) {
         knocked.fence(Fence::Knock);
-        tell(knocked)
+        tell(knocked, &strike);
     }
 
     #[inline]
-    fn take<W: Word>(attention: &W) -> bool {
-        attention.load(Ordering::Relaxed) == ASLEEP && attention.swap_if(ASLEEP, AWAKE)
+    fn take<W: Word>(attention: &W, strike: &impl Fn(Ear)) -> bool {
+        let seen = attention.load(Ordering::Relaxed);
+        if seen & PLACE != ASLEEP {
+            return false;
+        }
+        strike(Ear::Loop);
+        attention.swap_if(seen, seen - ASLEEP + AWAKE)
     }
 
     #[inline]
-    fn tell<W: Word>(knocked: &W) -> bool {
-        knocked.load(Ordering::Relaxed) == 0 && knocked.swap(1, Ordering::Relaxed) == 0
+    fn tell<W: Word>(knocked: &W, strike: &impl Fn(Ear)) {
+        let seen = knocked.load(Ordering::Relaxed);
+        if seen & TOLD == 0 {
+            strike(Ear::Thread);
+            // Otherwise somebody else has told it, or it has listened since: it looks after that.
+            knocked.swap_if(seen, seen | TOLD);
+        }
     }
 
     /// The loop goes to sleep, and looks once more after this.
     #[inline]
     pub(crate) fn sleep<W: Word>(attention: &W) {
-        attention.store(ASLEEP, Ordering::Relaxed);
+        let turn = attention.load(Ordering::Relaxed) & !PLACE;
+        attention.swap(turn.wrapping_add(PLACE + 1) | ASLEEP, Ordering::Relaxed);
         attention.fence(Fence::Sleep);
     }
 
     /// The loop runs, and looks before it sleeps.
     #[inline]
     pub(crate) fn wake_up<W: Word>(attention: &W) {
-        attention.store(AWAKE, Ordering::Relaxed);
+        attention.swap(attention.load(Ordering::Relaxed) & !PLACE | AWAKE, Ordering::Relaxed);
     }
 
-    /// The loop ends. Whether the thread is to be woken, for what the loop was woken for.
-    pub(crate) fn leave<W: Word>(attention: &W, knocked: &W) -> bool {
-        attention.store(ABSENT, Ordering::Relaxed);
-        knock(knocked)
+    /// The loop ends: the thread is woken for what the loop was woken for.
+    pub(crate) fn leave<W: Word>(attention: &W, knocked: &W, strike: impl Fn(Ear)) {
+        attention.swap(attention.load(Ordering::Relaxed) & !PLACE | ABSENT, Ordering::Relaxed);
+        knock(knocked, strike);
+    }
+
+    /// Whether there is a loop.
+    pub(crate) fn is_attended<W: Word>(attention: &W) -> bool {
+        attention.load(Ordering::Relaxed) & PLACE != ABSENT
     }
 
     /// The thread can be told again from here on, so it looks after this.
     pub(crate) fn listen<W: Word>(knocked: &W) {
-        // A swap comes after the knocks that it answers in the word's own order, which a store would leave open.
-        knocked.swap(0, Ordering::Relaxed);
+        let turn = knocked.load(Ordering::Relaxed) & !TOLD;
+        knocked.swap(turn.wrapping_add(TOLD + 1), Ordering::Relaxed);
         knocked.fence(Fence::Listen);
     }
 }

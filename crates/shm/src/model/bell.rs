@@ -1,11 +1,13 @@
 //! Senders against the two that listen at a bell: an event loop and a thread.
 
+use std::sync::atomic::Ordering;
+
 use loom::sync::{Arc, Mutex};
 use loom::thread;
 
 use super::{Event, Fault, Model, Name, explore};
 use crate::protocol::bell::{self, Ear};
-use crate::protocol::{Fence, Reading, Writing, is_drained};
+use crate::protocol::{Fence, Reading, Word, Writing, is_drained};
 
 const SIZE: u64 = 8;
 
@@ -24,6 +26,30 @@ enum Loop {
     Interrupted,
     /// It ends out of its sleep: something else woke it.
     Leaving,
+}
+
+/// A word of a process that is killed before it changes it.
+struct Dying<'a>(&'a Model);
+
+impl Word for Dying<'_> {
+    fn load(&self, order: Ordering) -> u64 {
+        self.0.load(order)
+    }
+
+    fn store(&self, _: u64, _: Ordering) {}
+
+    fn swap(&self, _: u64, order: Ordering) -> u64 {
+        self.0.load(order)
+    }
+
+    fn swap_if(&self, _: u64, _: u64) -> bool {
+        // It goes no further.
+        true
+    }
+
+    fn fence(&self, place: Fence) {
+        self.0.fence(place);
+    }
 }
 
 /// A sender's link, as far as it matters here.
@@ -45,11 +71,24 @@ struct World {
 }
 
 impl World {
-    fn strike(&self, ear: Option<Ear>) {
+    fn strike(&self, ear: Ear) {
         match ear {
-            Some(Ear::Loop) => self.at_loop.strike(),
-            Some(Ear::Thread) => self.at_thread.strike(),
-            None => {}
+            Ear::Loop => self.at_loop.strike(),
+            Ear::Thread => self.at_thread.strike(),
+        }
+    }
+
+    fn ring(&self) {
+        bell::ring(&self.attention, &self.knocked, |ear| self.strike(ear));
+    }
+
+    /// A sender that is killed between the two halves of its ring.
+    fn die(&self, lane: usize) {
+        Writing::<SIZE>::default().publish(&self.lanes[lane].written, 1);
+        if self.fault == Fault::Actor("notes it before it strikes") {
+            bell::ring(&self.attention, &self.knocked, |_| ());
+        } else {
+            bell::ring(&Dying(&self.attention), &Dying(&self.knocked), |ear| self.strike(ear));
         }
     }
 
@@ -58,11 +97,11 @@ impl World {
         let written = &self.lanes[lane].written;
         for _ in 0..messages {
             if self.fault == Fault::Actor("rings first") {
-                self.strike(bell::ring(&self.attention, &self.knocked));
+                self.ring();
                 writing.publish(written, 1);
             } else {
                 writing.publish(written, 1);
-                self.strike(bell::ring(&self.attention, &self.knocked));
+                self.ring();
             }
         }
     }
@@ -71,9 +110,7 @@ impl World {
     fn post(&self, events: usize) {
         for _ in 0..events {
             *self.events.lock().unwrap() += 1;
-            if bell::call_loop(&self.attention) {
-                self.at_loop.strike();
-            }
+            bell::call_loop(&self.attention, |ear| self.strike(ear));
         }
     }
 
@@ -127,11 +164,11 @@ impl World {
             }
             Loop::Leaving => {
                 bell::sleep(&self.attention);
-                if self.fault == Fault::Actor("leaves without a word") {
-                    bell::leave(&self.attention, &self.knocked);
-                } else if bell::leave(&self.attention, &self.knocked) {
-                    self.at_thread.strike();
-                }
+                bell::leave(&self.attention, &self.knocked, |ear| {
+                    if self.fault != Fault::Actor("leaves without a word") {
+                        self.strike(ear);
+                    }
+                });
                 return true;
             }
         }
@@ -194,13 +231,19 @@ enum Work {
     Messages(usize, usize),
     /// A thread of the owner's own process leaves so many events for the loop, a sender one message.
     Events(usize),
+    /// A sender is killed as it rings for its message, then another one leaves a message.
+    Death,
 }
 
 fn model(way: Loop, work: Work, fault: Fault) {
-    let (lanes, messages) = if let Work::Messages(senders, each) = work { (senders, each) } else { (1, 1) };
+    let (lanes, messages) = match work {
+        Work::Messages(senders, each) => (senders, each),
+        Work::Events(_) => (1, 1),
+        Work::Death => (2, 1),
+    };
     explore(3, move || {
         let world = Arc::new(World {
-            attention: Model::new(Name::Attention, bell::ABSENT, fault),
+            attention: Model::new(Name::Attention, 0, fault),
             knocked: Model::new(Name::Knocked, 0, fault),
             events: Mutex::new(0),
             at_loop: Event::new(),
@@ -218,7 +261,12 @@ fn model(way: Loop, work: Work, fault: Fault) {
             bell::wake_up(&world.attention);
         }
         let mut threads = Vec::new();
-        let first = usize::from(matches!(work, Work::Messages(..)));
+        // Where the first thread does something else, or all.
+        let first = match work {
+            Work::Messages(..) => 1,
+            Work::Events(_) => 0,
+            Work::Death => lanes,
+        };
         for lane in first..lanes {
             let world = Arc::clone(&world);
             threads.push(thread::spawn(move || world.send(lane, messages)));
@@ -234,6 +282,10 @@ fn model(way: Loop, work: Work, fault: Fault) {
         match work {
             Work::Messages(..) => world.send(0, messages),
             Work::Events(events) => world.post(events),
+            Work::Death => {
+                world.die(0);
+                world.send(1, 1);
+            }
         }
         for thread in threads {
             thread.join().unwrap();
@@ -288,6 +340,13 @@ macro_rules! mutants {
     };
 }
 
+#[test]
+fn a_sender_that_is_killed_as_it_rings_silences_nobody() {
+    for way in [Loop::Serving, Loop::Alone, Loop::Absent, Loop::Busy] {
+        model(way, Work::Death, Fault::None);
+    }
+}
+
 const MESSAGES: Work = Work::Messages(1, 2);
 
 mutants! {
@@ -299,6 +358,7 @@ mutants! {
     a_sender_that_rings_before_it_has_left_its_message: Loop::Serving, MESSAGES, Fault::Actor("rings first");
     a_loop_that_sleeps_without_a_look: Loop::Alone, MESSAGES, Fault::Actor("sleeps without a look");
     a_loop_that_does_not_look_for_events: Loop::Alone, Work::Events(2), Fault::Actor("sleeps without a look");
+    a_sender_that_notes_before_it_strikes_and_is_killed: Loop::Absent, Work::Death, Fault::Actor("notes it before it strikes");
     a_loop_that_leaves_without_a_word: Loop::Leaving, MESSAGES, Fault::Actor("leaves without a word");
     a_thread_that_looks_before_it_listens: Loop::Absent, MESSAGES, Fault::Actor("looks before it listens");
     a_thread_that_never_listens_again: Loop::Absent, MESSAGES, Fault::Actor("never listens again");
