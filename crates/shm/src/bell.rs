@@ -4,6 +4,32 @@
 //! to ring: at the loop while it sleeps, at the thread otherwise, which looks a little later whether the loop has served
 //! what came. Who sleeps looks once more after having said so, and who rings has left its message before it looks at
 //! the bell (both with a sequentially consistent fence between): one of the two sees the other.
+//!
+//! ```
+//! use heliostat_shm::bell::{Bell, Ringer};
+//! use rustix::event::{PollFd, PollFlags, poll};
+//!
+//! let bell = Bell::create()?;
+//! let owner = Ringer::open(bell.share()?)?;
+//! let other = Ringer::open(bell.share()?)?; // in another process
+//!
+//! // A turn of the owner's event loop.
+//! owner.sleep();
+//! // ... looks whether something came already, and calls `wake_up` instead of polling if so ...
+//! # other.ring(); // leaves a message, and
+//! poll(&mut [PollFd::from_borrowed_fd(owner.at_loop(), PollFlags::IN)], None)?; // until `other.ring()`
+//! owner.hush_loop();
+//! owner.wake_up();
+//! // ... takes what came ...
+//!
+//! // The owner's thread is woken while the loop runs.
+//! other.ring();
+//! poll(&mut [PollFd::from_borrowed_fd(owner.at_thread(), PollFlags::IN)], None)?;
+//! owner.hush_thread();
+//! owner.listen();
+//! // ... takes what came, if the loop has not ...
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 

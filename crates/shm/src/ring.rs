@@ -4,6 +4,24 @@
 //! counters that only grow, each changed by one side. Bytes are published by the writer's release store of its counter,
 //! so that a writer that dies leaves whole pieces only. Each side keeps its own counter in private memory and checks the
 //! other's: a hostile one breaks the lane, never memory.
+//!
+//! ```
+//! use heliostat_shm::ring::{self, Side};
+//!
+//! let memory = ring::create()?; // its descriptor goes to two processes
+//! let (mut writer, _) = ring::open(memory.share()?, Side::Near)?;
+//! let (_, mut reader) = ring::open(memory.share()?, Side::Far)?;
+//!
+//! assert_eq!(writer.write(b"hello")?, 5); // as much as there is room for
+//! let mut bytes = Vec::new();
+//! let starved = reader.read(&mut bytes)?;
+//! assert_eq!((&bytes[..], starved), (&b"hello"[..], false));
+//!
+//! while writer.write(&[0; 1000])? == 1000 {}
+//! assert!(!writer.starve(), "the lane is full, and nobody has read since");
+//! assert!(reader.read(&mut bytes)?, "the writer is to be told that there is room");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::ptr;

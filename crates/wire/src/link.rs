@@ -53,7 +53,30 @@ pub fn introduce(near: &Bell, far: &Bell) -> Result<[Vec<OwnedFd>; 2], LinkError
     Ok([end(far)?, end(near)?])
 }
 
-/// One side of a link. Any thread may send; receiving is for one thread at a time.
+/// One side of a link. Any thread may send or receive.
+///
+/// ```
+/// use heliostat_shm::{bell::Bell, ring::Side};
+/// use heliostat_wire::{Link, Sent, introduce};
+///
+/// // Who knows both makes the link, and passes each side its descriptors.
+/// let (one, two) = (Bell::create()?, Bell::create()?);
+/// let [near, far] = introduce(&one, &two)?;
+/// let near = Link::open(Side::Near, near.try_into().expect("as many as LINK_FDS"))?;
+/// let far = Link::open(Side::Far, far.try_into().expect("as many as LINK_FDS"))?;
+///
+/// assert_eq!(near.send(&"hello")?, Sent::All); // and rings the bell `two`
+/// let long = "long ".repeat(20_000);
+/// assert_eq!(near.send(&long)?, Sent::Waiting, "more than the ring holds");
+///
+/// let mut got: Vec<String> = Vec::new();
+/// while got.len() < 2 {
+///     far.receive(|messages| got.extend::<Vec<String>>(messages))?; // and rings the bell `one`, which tells of room:
+///     near.flush()?;
+/// }
+/// assert_eq!(got, ["hello", &long]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Link {
     sending: Mutex<Sending>,
