@@ -110,8 +110,14 @@ impl Reader<'_> {
     /// served are served with it.
     fn on_bell(&mut self) {
         self.shared.bell.hush_thread();
-        let patience = if self.shared.bell.is_attended() { PATIENCE } else { Duration::ZERO };
-        self.serve_at.get_or_insert(Instant::now() + patience);
+        let now = Instant::now();
+        // What waits for room is sent by this thread alone.
+        let is_ours = || self.shared.peers.open_links().iter().any(|neighbour| neighbour.link.is_waiting());
+        if !self.shared.bell.is_attended() || is_ours() {
+            self.serve_at = Some(now);
+        } else {
+            self.serve_at.get_or_insert(now + PATIENCE);
+        }
     }
 
     /// Serves what is due.

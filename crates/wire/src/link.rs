@@ -140,6 +140,11 @@ impl Link {
         if sending.outbox.is_empty() { Ok(Sent::All) } else { self.flush_locked(&mut sending) }
     }
 
+    /// Whether something waits in the outbox until the other side has read.
+    pub fn is_waiting(&self) -> bool {
+        !lock(&self.sending).outbox.is_empty()
+    }
+
     fn flush_locked(&self, sending: &mut Sending) -> Result<Sent, LinkError> {
         while let Some(front) = sending.outbox.front() {
             sending.sent += sending.writer.write(&front[sending.sent..])?;
