@@ -176,11 +176,8 @@ impl Client {
     /// [`Self::loop_sleeps`], [`Self::loop_wakes`] and [`Self::serve`]. `None` when another thread's loop does so.
     pub fn attend(&self) -> Option<PortId> {
         let bell = Arc::clone(&self.shared.bell);
-        let port = self.shared.ports.open_attended(Box::new(move || {
-            let _ = bell.call_loop();
-        }))?;
-        self.shared.bell.wake_up();
-        Some(port)
+        let notify = Box::new(move || bell.call_loop());
+        self.shared.ports.open_attended(notify, || self.shared.bell.wake_up())
     }
 
     /// What the attending event loop polls for reading.
@@ -213,10 +210,7 @@ impl Client {
 
     /// Closes a mailbox and gives its waits up.
     pub fn close_port(&self, port: PortId) {
-        let waits = self.shared.ports.close(port);
-        if !self.shared.ports.is_attended() {
-            self.shared.bell.leave();
-        }
+        let waits = self.shared.ports.close(port, || self.shared.bell.leave());
         self.with_core(|core| waits.into_iter().for_each(|wait| core.end_wait(wait)));
     }
 
@@ -312,6 +306,8 @@ impl Client {
             };
             if let Some(end) = end {
                 bell.wake_up();
+                // Whoever rang meanwhile believes that a loop comes soon; the program may now run for long.
+                self.shared.receive_all();
                 return end;
             }
             if !news {
@@ -446,12 +442,11 @@ impl Shared {
                 Action::Send { peer, message } if peer == self.welcome.keeper => {
                     self.daemon.send(&ToDaemon::ToKeeper(message));
                 }
-                Action::Send { peer, message } => match self.peers.send(peer, message) {
-                    Ok(Handed::Sent) => {}
-                    Ok(Handed::Connect) => self.daemon.send(&ToDaemon::Connect { request: 0, peer }),
-                    // The daemon tells of the end of a process with its facts; until then it is silent.
-                    Err(_) => drop(self.peers.close(peer)),
-                },
+                Action::Send { peer, message } => {
+                    if self.peers.send(peer, message) == Handed::Connect {
+                        self.daemon.send(&ToDaemon::Connect { request: 0, peer });
+                    }
+                }
                 Action::Daemon(message) => self.daemon.send(&message),
                 Action::Free(locator) => freed.push(locator),
                 Action::Wake(wait) => {

@@ -110,8 +110,14 @@ impl Reader<'_> {
     /// served are served with it.
     fn on_bell(&mut self) {
         self.shared.bell.hush_thread();
-        let patience = if self.shared.bell.is_attended() { PATIENCE } else { Duration::ZERO };
-        self.serve_at.get_or_insert(Instant::now() + patience);
+        let now = Instant::now();
+        // What waits for room is sent by this thread alone.
+        let is_ours = || self.shared.peers.open_links().iter().any(|neighbour| neighbour.link.is_waiting());
+        if !self.shared.bell.is_attended() || is_ours() {
+            self.serve_at = Some(now);
+        } else {
+            self.serve_at.get_or_insert(now + PATIENCE);
+        }
     }
 
     /// Serves what is due.
@@ -240,7 +246,7 @@ impl Reader<'_> {
 
     fn open(&mut self, peer: WorkerId, side: Side, inbox: &mut Inbox) -> Result<(), End> {
         let link = Link::open(side, inbox.take_fds()?)?;
-        self.shared.peers.open(peer, link)?;
+        self.shared.peers.open(peer, link);
         // What it sent before this side was open rang a bell that had nothing to show.
         self.serve_at = Some(Instant::now());
         Ok(())

@@ -65,19 +65,17 @@ impl Ports {
         self.lock().open(notify)
     }
 
-    /// Opens the one port whose event loop takes what other processes send; `None` when there is one.
-    pub(crate) fn open_attended(&self, notify: Notify) -> Option<PortId> {
+    /// Opens the one port whose event loop takes what other processes send; `None` when there is one. `attend` and the
+    /// `leave` of [`Self::close`] are called in the order in which loops come and go.
+    pub(crate) fn open_attended(&self, notify: Notify, attend: impl FnOnce()) -> Option<PortId> {
         let mut state = self.lock();
         if state.attended.is_some() {
             return None;
         }
         let id = state.open(notify);
         state.attended = Some(id);
+        attend();
         Some(id)
-    }
-
-    pub(crate) fn is_attended(&self) -> bool {
-        self.lock().attended.is_some()
     }
 
     pub(crate) fn attends(&self, port: PortId) -> bool {
@@ -88,8 +86,8 @@ impl Ports {
         self.lock().ports.get(&port).is_some_and(|port| !port.events.is_empty())
     }
 
-    /// Closes a port and returns its waits, which nobody asks for any more.
-    pub(crate) fn close(&self, id: PortId) -> Vec<WaitId> {
+    /// Closes a port and returns its waits, which nobody asks for any more. Calls `leave` if it was the attended one.
+    pub(crate) fn close(&self, id: PortId, leave: impl FnOnce()) -> Vec<WaitId> {
         let mut state = self.lock();
         state.ports.remove(&id);
         if state.main == Some(id) {
@@ -97,6 +95,7 @@ impl Ports {
         }
         if state.attended == Some(id) {
             state.attended = None;
+            leave();
         }
         let waits: Vec<WaitId> = state.waits.iter().filter(|(_, port)| **port == id).map(|(wait, _)| *wait).collect();
         for wait in &waits {
@@ -197,7 +196,7 @@ mod tests {
         assert_eq!(woken.load(Ordering::SeqCst), 1);
         assert_eq!(ports.take(port), [Event::Task, Event::Over(7), Event::Task]);
         ports.expect(8, port);
-        assert_eq!(ports.close(port), [8]);
+        assert_eq!(ports.close(port, || panic!("it was not attended")), [8]);
         ports.wait_over(8);
         assert_eq!(ports.waiting(), 0);
     }
