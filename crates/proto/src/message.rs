@@ -124,6 +124,15 @@ pub enum ToDaemon {
     },
     /// The worker's task began or ended to wait for objects: its CPU may be lent to another worker meanwhile.
     Waiting(bool),
+    /// Whether the tasks that run on the lease are tried again when their worker ends; they are until this is said.
+    LeaseRetriable {
+        /// The lease.
+        lease: u64,
+        /// Whether all of them are.
+        retriable: bool,
+    },
+    /// Other processes hold references to objects that the worker owns, or none does any more.
+    Lends(bool),
     /// Asks for the state of the node.
     State {
         /// Named by the asker.
@@ -171,7 +180,7 @@ pub enum FromDaemon {
         lease: u64,
         /// The worker.
         worker: WorkerId,
-        /// `WORKER_CRASHED` with exit code or signal, and its last lines of stderr.
+        /// `WORKER_CRASHED` with exit code or signal, and its last lines of stderr; or `OUT_OF_MEMORY` with the figures.
         failure: Failure,
     },
     /// Answers [`ToDaemon::StoreLease`].

@@ -7,6 +7,7 @@ use heliostat_proto::{Blob, Failure, JobId, Locator, NodeId, ObjectId, RefEntry,
 
 use crate::action::{Action, Handle};
 use crate::exec::Executions;
+use crate::lending::Lending;
 use crate::objects::{Count, Objects, Released, owner_died};
 use crate::tasks::{Done, Tasks};
 use crate::waits::Waits;
@@ -76,6 +77,7 @@ pub struct Core {
     pub(crate) defined: HashMap<WorkerId, HashSet<FunctionHash>>,
     /// Borrows that their owners have not confirmed, by owner.
     pub(crate) unconfirmed: HashMap<WorkerId, u32>,
+    pub(crate) lending: Lending,
     /// Messages that must not overtake a borrow: while an owner has not registered us, whoever kept the object alive
     /// for us so far must go on.
     pub(crate) gated: VecDeque<(WorkerId, ToPeer)>,
@@ -127,6 +129,7 @@ impl Core {
             functions: HashMap::new(),
             defined: HashMap::new(),
             unconfirmed: HashMap::new(),
+            lending: Lending::default(),
             gated: VecDeque::new(),
             actions: Vec::new(),
             puts: 0,

@@ -10,6 +10,7 @@ use heliostat_proto::{Blob, Failure, TaskId, Value, WorkerId};
 use crate::action::{Action, ExecutionId, Handle};
 use crate::core::{Core, Function, Look, NoValues, Values, refs_in};
 use crate::objects::Count;
+use crate::pressure::{self, OUT_OF_MEMORY};
 use crate::slab::Slab;
 
 /// Lease requests of one shape that are open at a time; the daemon caps workers far below.
@@ -22,6 +23,8 @@ const MAX_AHEAD: usize = 512;
 const IDLE_MS: u64 = 25;
 /// First back-off of a retry in milliseconds; doubled each time up to the last.
 const BACKOFF_MS: (u64, u64) = (20, 5_000);
+/// The same after a worker ended for want of memory, which others need time to give back.
+const MEMORY_BACKOFF_MS: (u64, u64) = (500, 30_000);
 
 /// A task to submit.
 #[derive(Debug, Clone)]
@@ -100,6 +103,8 @@ struct Lease {
     recalled: bool,
     /// The task that runs there waits for objects: nothing else begins there.
     paused: bool,
+    /// What the daemon knows of the tasks there.
+    retriable: bool,
     idle_since: u64,
 }
 
@@ -322,6 +327,13 @@ impl Core {
                 None => return,
             }
         }
+        let retriable = task.retries_left != 0;
+        if let Some(entry) = self.tasks.leases.get_mut(&lease) {
+            let retriable = retriable && (entry.retriable || entry.in_flight.is_empty());
+            if std::mem::replace(&mut entry.retriable, retriable) != retriable {
+                self.daemon(ToDaemon::LeaseRetriable { lease, retriable });
+            }
+        }
         let function = spec.function;
         if self.defined.entry(worker).or_default().insert(function)
             && let Some(known) = self.functions.get(&function)
@@ -344,8 +356,15 @@ impl Core {
         };
         self.tasks.shapes[shape].requests.retain(|other| *other != request);
         self.tasks.shapes[shape].leases.push(lease);
-        let entry =
-            Lease { worker, shape, in_flight: VecDeque::new(), recalled: false, paused: false, idle_since: now };
+        let entry = Lease {
+            worker,
+            shape,
+            in_flight: VecDeque::new(),
+            recalled: false,
+            paused: false,
+            retriable: true,
+            idle_since: now,
+        };
         self.tasks.leases.insert(lease, entry);
         self.pump(shape, now);
     }
@@ -483,13 +502,14 @@ impl Core {
             let sealed = results.filter_map(|index| look.lookup(&task.spec.task.object(index)));
             self.actions.extend(sealed.map(Action::Free));
             if task.retries_left == 0 {
-                let failure = failure.clone();
+                let failure = pressure::of_task(failure, &task.spec);
                 self.fail_task(id, failure);
             } else {
                 task.retries_left = (task.retries_left - 1).max(-1);
                 task.spec.attempt += 1;
                 task.crashes += 1;
-                let backoff = (BACKOFF_MS.0 << (task.crashes - 1).min(10)).min(BACKOFF_MS.1);
+                let (first, last) = if failure.code == OUT_OF_MEMORY { MEMORY_BACKOFF_MS } else { BACKOFF_MS };
+                let backoff = (first << (task.crashes - 1).min(10)).min(last);
                 self.tasks.delayed.insert((now + backoff, id));
             }
         }
@@ -521,6 +541,7 @@ impl Core {
         }
         let next_idle = self.tasks.leases.values().filter(|l| is_idle(l)).map(|lease| lease.idle_since + IDLE_MS).min();
         let next_due = self.tasks.delayed.first().map(|(due, _)| *due);
-        next_idle.into_iter().chain(next_due).min()
+        let next_look = self.tell_lending(now);
+        next_idle.into_iter().chain(next_due).chain(next_look).min()
     }
 }

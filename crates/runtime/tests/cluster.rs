@@ -54,6 +54,8 @@ struct Cluster {
     grants: VecDeque<(usize, u64)>,
     cancelled: HashSet<(usize, u64)>,
     returned: Vec<u64>,
+    /// What the daemon was told of leases.
+    retriable: Vec<(u64, bool)>,
     leases: u64,
     dead: HashSet<usize>,
 }
@@ -71,6 +73,7 @@ impl Cluster {
             grants: VecDeque::new(),
             cancelled: HashSet::new(),
             returned: Vec::new(),
+            retriable: Vec::new(),
             leases: 0,
             dead: HashSet::new(),
         }
@@ -92,6 +95,10 @@ impl Cluster {
                 Action::Daemon(ToDaemon::RequestLease { request, .. }) => self.grants.push_back((at, request)),
                 Action::Daemon(ToDaemon::CancelLease { request }) => drop(self.cancelled.insert((at, request))),
                 Action::Daemon(ToDaemon::ReturnLease { lease }) => self.returned.push(lease),
+                Action::Daemon(ToDaemon::LeaseRetriable { lease, retriable }) => {
+                    self.retriable.push((lease, retriable))
+                }
+                Action::Daemon(ToDaemon::Lends(_)) => {}
                 Action::Daemon(other) => panic!("unexpected {other:?}"),
                 Action::Free(locator) => self.freed.push(locator),
                 Action::Wake(wait) => drop(self.woken.insert((at, wait))),
@@ -312,6 +319,32 @@ fn a_crash_retries_the_running_task_only_and_the_last_one_fails_it() {
         }
     }
     assert!(matches!(c.cores[0].value(first), Some(Value::Failed(failure)) if failure.code == "WORKER_CRASHED"));
+    c.release(0, first);
+    assert_eq!(c.cores[0].counts(), Counts::default());
+}
+
+#[test]
+fn a_death_for_want_of_memory_is_tried_again_later_and_told_with_task_and_attempt() {
+    let mut c = Cluster::new(3);
+    let first = c.submit(0, &[], &[]);
+    let failure = Failure::new("OUT_OF_MEMORY", "the figures");
+    let mut now = 0;
+    for (attempt, backoff) in [500, 1000, 2000].into_iter().enumerate() {
+        let lease = c.grant(attempt % 2 + 1).expect("granted");
+        assert_eq!(c.retriable, []);
+        c.cores[0].on_lease_broken(lease, &failure, now, &c.values);
+        c.perform(0);
+        assert_eq!(c.cores[0].tick(now), Some(now + backoff));
+        now += backoff;
+        c.cores[0].tick(now);
+        c.perform(0);
+    }
+    let lease = c.grant(2).expect("granted");
+    assert_eq!(c.retriable, [(lease, false)], "the last attempt is not tried again");
+    c.cores[0].on_lease_broken(lease, &failure, now, &c.values);
+    c.perform(0);
+    let Some(Value::Failed(failure)) = c.cores[0].value(first) else { panic!("it has failed") };
+    assert_eq!(failure.message, "f() ran out of memory in attempt 3: the figures");
     c.release(0, first);
     assert_eq!(c.cores[0].counts(), Counts::default());
 }
