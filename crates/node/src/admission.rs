@@ -81,6 +81,7 @@ impl Daemon {
         }
         if let Some(child) = self.children.get_mut(&id) {
             child.connected = true;
+            child.oom_counter = self.memory.counter_of(pid);
         }
         let welcome = Welcome {
             worker: id,
@@ -90,8 +91,15 @@ impl Daemon {
             inline_limit: self.config.inline_limit,
             seat: seat.params,
         };
-        let process =
-            Process { conn: Rc::clone(conn), driver, pid, seat: seat.client, peers: BTreeSet::new(), leaving: false };
+        let process = Process {
+            conn: Rc::clone(conn),
+            driver,
+            pid,
+            seat: seat.client,
+            peers: BTreeSet::new(),
+            lends: false,
+            leaving: false,
+        };
         self.processes.insert(id, process);
         conn.send(FromDaemon::Welcome(Box::new(welcome)), seat.fds);
         let actions = if driver {

@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use crate::config::NodeConfig;
 use crate::conn::Conn;
 use crate::output::Unclaimed;
+use crate::pressure::Memory;
 use crate::spawner::Order;
 use crate::store::Store;
 use crate::task::Tasks;
@@ -35,6 +36,7 @@ pub(crate) struct Daemon {
     pub(crate) node: NodeId,
     pub(crate) schedule: Schedule,
     pub(crate) store: Store,
+    pub(crate) memory: Memory,
     pub(crate) processes: BTreeMap<WorkerId, Process>,
     pub(crate) children: BTreeMap<WorkerId, Child>,
     /// Children that did not connect yet, by the token that each was given.
@@ -59,6 +61,8 @@ pub(crate) struct Process {
     pub(crate) seat: u32,
     /// Processes that it has a direct connection with.
     pub(crate) peers: BTreeSet<WorkerId>,
+    /// Others hold references to objects that it owns.
+    pub(crate) lends: bool,
     /// The driver said that it leaves: it gets nothing new.
     pub(crate) leaving: bool,
 }
@@ -69,6 +73,7 @@ impl Daemon {
             RefCell::new(Self {
                 me: me.clone(),
                 schedule: Schedule::new(&config.resources),
+                memory: Memory::new(config.memory),
                 config,
                 node,
                 store,

@@ -23,6 +23,16 @@ impl Daemon {
             ToDaemon::CancelLease { request } => self.schedule.cancel_lease(from, request),
             ToDaemon::ReturnLease { lease } => self.schedule.return_lease(from, lease),
             ToDaemon::Waiting(waiting) => self.schedule.worker_waiting(from, waiting),
+            ToDaemon::LeaseRetriable { lease, retriable } => {
+                self.schedule.lease_retriable(from, lease, retriable);
+                return true;
+            }
+            ToDaemon::Lends(lends) => {
+                if let Some(process) = self.processes.get_mut(&from) {
+                    process.lends = lends;
+                }
+                return true;
+            }
             ToDaemon::StoreLease { request, body } => {
                 return self.lease_memory(from, request, &body);
             }

@@ -72,7 +72,7 @@ pub struct Candidate {
 pub enum Relief {
     /// Nothing.
     None,
-    /// Give free pages of the store back to the system, then call [`Pressure::gave_back`].
+    /// Give free pages of the store back to the system, then call [`Pressure::gave_back`]; it may be wanted again.
     GiveBack,
     /// End this worker, and call [`Pressure::gone`] when its process is gone.
     End(WorkerId),
@@ -90,7 +90,7 @@ enum Stage {
     Calm,
     /// The store gives pages back, since then.
     GivingBack(u64),
-    /// It did.
+    /// It has none.
     GaveBack,
     Ending {
         worker: WorkerId,
@@ -145,10 +145,10 @@ impl Pressure {
         candidates.iter().filter(helps).min_by_key(order).copied()
     }
 
-    /// The store gave back what it could.
-    pub fn gave_back(&mut self) {
+    /// The store gave so many bytes back.
+    pub fn gave_back(&mut self, bytes: u64) {
         if matches!(self.stage, Stage::GivingBack(_)) {
-            self.stage = Stage::GaveBack;
+            self.stage = if bytes == 0 { Stage::GaveBack } else { Stage::Calm };
         }
     }
 
@@ -236,11 +236,11 @@ mod tests {
         Candidate { worker: worker(index), anonymous: mib * MIB, lease, retriable: true, lends: false }
     }
 
-    /// Under pressure, with the store's pages given back.
+    /// Under pressure, with a store that has no free pages.
     fn short() -> Pressure {
         let mut pressure = Pressure::new(LIMITS);
         assert_eq!(pressure.look(0, 0, 1000 * MIB, || unreachable!("first the store")), Relief::GiveBack);
-        pressure.gave_back();
+        pressure.gave_back(0);
         pressure
     }
 
@@ -273,8 +273,10 @@ mod tests {
         let all = || vec![running(1, 500)];
         assert_eq!(pressure.look(0, 0, 1000 * MIB, all), Relief::GiveBack);
         assert_eq!(pressure.look(10, 0, 1000 * MIB, all), Relief::None);
-        pressure.gave_back();
-        assert_eq!(pressure.look(20, 0, 1000 * MIB, all), Relief::End(worker(1)));
+        pressure.gave_back(5);
+        assert_eq!(pressure.look(20, 0, 1000 * MIB, all), Relief::GiveBack);
+        pressure.gave_back(0);
+        assert_eq!(pressure.look(30, 0, 1000 * MIB, all), Relief::End(worker(1)));
         // A store that is busy is not waited for without end.
         let mut pressure = Pressure::new(LIMITS);
         pressure.look(0, 0, 1000 * MIB, all);

@@ -96,7 +96,7 @@ impl Cluster {
                 Action::Daemon(ToDaemon::CancelLease { request }) => drop(self.cancelled.insert((at, request))),
                 Action::Daemon(ToDaemon::ReturnLease { lease }) => self.returned.push(lease),
                 Action::Daemon(ToDaemon::LeaseRetriable { lease, retriable }) => {
-                    self.retriable.push((lease, retriable))
+                    self.retriable.push((lease, retriable));
                 }
                 Action::Daemon(ToDaemon::Lends(_)) => {}
                 Action::Daemon(other) => panic!("unexpected {other:?}"),

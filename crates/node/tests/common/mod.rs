@@ -289,6 +289,15 @@ fn obey(node: &mut Client, name: &str, command: &str) -> String {
             out.flush().expect("stdout");
             String::new()
         }
+        "hold" => {
+            let bytes = rest.parse::<usize>().expect("a number of MiB") << 20;
+            std::mem::forget(std::hint::black_box(vec![1_u8; bytes]));
+            String::new()
+        }
+        "lend" => {
+            node.send(&ToDaemon::Lends(true));
+            String::new()
+        }
         "child" => {
             let mut sleep = std::process::Command::new("sleep");
             sleep.arg("1000").spawn().expect("sleep").id().to_string()
