@@ -171,7 +171,9 @@ mod tests {
 
     fn words(lines: &[&str]) -> LastWords {
         let mut words = LastWords::default();
-        lines.iter().for_each(|line| words.push((*line).to_owned()));
+        for line in lines {
+            words.push((*line).to_owned());
+        }
         words
     }
 

@@ -67,7 +67,9 @@ mod tests {
 
     fn said(lines: &[&str]) -> LastWords {
         let mut words = LastWords::default();
-        lines.iter().for_each(|line| words.push((*line).to_owned()));
+        for line in lines {
+            words.push((*line).to_owned());
+        }
         words
     }
 
@@ -95,7 +97,9 @@ mod tests {
     fn the_last_lines_of_the_last_task_are_kept() {
         let mut words = said(&["old"]);
         words.come_from("task");
-        (0..30).for_each(|n| words.push(n.to_string()));
+        for n in 0..30 {
+            words.push(n.to_string());
+        }
         words.come_from("task");
         let kept: Vec<&str> = words.lines().collect();
         assert_eq!((kept.len(), kept[0], kept[19]), (20, "10", "29"));

@@ -1,6 +1,6 @@
 import test from 'ava';
 import { get, type ObjectRef, put, remote, state } from 'heliostat';
-import { descendants, eventually, storeIsEmpty, withCluster, workerPids } from './support/cluster.js';
+import { descendants, eventually, storeIsEmpty, withCluster, workerPids } from '../support/cluster.js';
 
 withCluster(test);
 
