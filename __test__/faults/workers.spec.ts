@@ -148,7 +148,7 @@ test.serial('a stopped worker holds nobody up, and its task ends when it goes on
   const outcome = promises.settle(ref);
   const pid = await eventually('the stop', () => {
     const one = descendants(process.pid).find((worker) => stateOf(worker) === 'T');
-    return promises.executions().has('stopped') && one;
+    return promises.executions().has('stopped') ? one : undefined;
   });
   const bystander = promises.bystander();
   await bystander.goesOn();

@@ -225,6 +225,10 @@ impl Core {
             crashes: 0,
             shape,
         });
+        if let Some(failure) = self.gone.clone() {
+            self.fail_task(task, failure);
+            return returns;
+        }
         let mut missing = 0;
         for (_, handle) in &by_ref {
             self.need(*handle, look);

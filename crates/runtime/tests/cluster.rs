@@ -350,6 +350,22 @@ fn a_death_for_want_of_memory_is_tried_again_later_and_told_with_task_and_attemp
 }
 
 #[test]
+fn after_the_end_of_the_node_everything_fails_at_once() {
+    let mut c = Cluster::new(2);
+    let earlier = c.submit(0, &[], &[]);
+    c.cores[0].on_node_gone(&Failure::new("NODE_DIED", "gone"));
+    let later = c.submit(0, &[], &[]);
+    let foreign = RefEntry { id: c.cores[1].next_put_id(), owner: worker(1), node: NodeId([9; 16]), epoch: 1 };
+    let foreign = c.cores[0].adopt(&foreign);
+    let wait = c.cores[0].wait(&[foreign], 1, true, &c.values);
+    for handle in [earlier, later, foreign] {
+        assert!(matches!(c.cores[0].value(handle), Some(Value::Failed(failure)) if failure.code == "NODE_DIED"));
+        c.release(0, handle);
+    }
+    assert_eq!(wait, None, "there is nothing to wait for");
+}
+
+#[test]
 fn what_waits_behind_a_waiting_task_runs_elsewhere() {
     let mut c = Cluster::new(3);
     // One finished quickly, so that several are sent ahead.
