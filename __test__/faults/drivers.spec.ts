@@ -60,21 +60,21 @@ test.serial('a killed driver with 100,000 references leaves no process, no memor
 });
 
 test.serial('the death of the daemon is told at once to a process that had joined it', async (t) => {
-  await init({ numCpus: 1, logToDriver: false });
-  await shutdown();
-  await collectGarbage();
-  const before = descriptors(process.pid).length;
-
-  const killed = await joined(t);
-  await shutdown();
-  await nothingIsLeft(killed);
-  await eventually(
-    () => `descriptors as before, when the view is garbage: ${descriptors(process.pid).join(' ')}`,
-    async () => {
-      await collectGarbage();
-      return descriptors(process.pid).length <= before;
-    },
-  );
+  // Twice: what the first round opened for good is no leak.
+  let before = Number.POSITIVE_INFINITY;
+  for (let round = 0; round < 2; round += 1) {
+    const killed = await joined(t);
+    await shutdown();
+    await nothingIsLeft(killed);
+    await eventually(
+      () => `descriptors as before, when views are garbage: ${descriptors(process.pid).join(' ')}`,
+      async () => {
+        await collectGarbage();
+        return descriptors(process.pid).length <= before;
+      },
+    );
+    before = descriptors(process.pid).length;
+  }
 });
 
 /** The life of the process that joins. In a function of its own, so that nothing of it is held afterwards. */
