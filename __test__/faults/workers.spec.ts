@@ -150,6 +150,7 @@ test.serial('a stopped worker holds nobody up, and its task ends when it goes on
     const one = descendants(process.pid).find((worker) => stateOf(worker) === 'T');
     return promises.executions().has('stopped') ? one : undefined;
   });
+  await longerThanTasksAreSentAhead();
   const bystander = promises.bystander();
   await bystander.goesOn();
   await bystander.stop();
@@ -171,6 +172,7 @@ test.serial('a task that never ends holds nobody up, and its worker ends with it
   );
   const outcome = promises.settle(spin.remote());
   const pid = Number(await eventually('its begin', () => [...promises.executions().keys()][0]));
+  await longerThanTasksAreSentAhead();
   const bystander = promises.bystander();
   await bystander.goesOn();
   await bystander.stop();
@@ -194,6 +196,9 @@ test.serial('shutdown ends tasks that never end', async (t) => {
   t.deepEqual(workers.filter(alive), []);
   await init({ numCpus: 1, logToDriver: false });
 });
+
+/** A task is sent behind another one only while that has not run for long. */
+const longerThanTasksAreSentAhead = () => new Promise((resolve) => setTimeout(resolve, 50));
 
 /** The state of a process as the kernel tells it: a letter. */
 function stateOf(pid: number): string | undefined {

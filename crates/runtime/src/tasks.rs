@@ -17,6 +17,9 @@ use crate::slab::Slab;
 const MAX_REQUESTS: usize = 64;
 /// Work that is sent ahead to a worker, so that it never waits for the next message.
 const AHEAD_NANOS: u64 = 1_000_000;
+/// Nothing more is sent behind a task that has run for longer than this, whatever tasks like it took: its worker may be
+/// stopped, or busy for ever.
+const STALLED_MS: u64 = 10;
 /// Most tasks in flight to one worker.
 const MAX_AHEAD: usize = 512;
 /// An idle lease is given back after this many milliseconds.
@@ -67,6 +70,8 @@ pub(crate) struct Tasks {
     leases: HashMap<u64, Lease>,
     requests: HashMap<u64, usize>,
     next_request: u64,
+    /// The latest time that was told.
+    now: u64,
     /// (due, task) of retries that back off.
     delayed: BTreeSet<(u64, u32)>,
 }
@@ -105,6 +110,8 @@ struct Lease {
     paused: bool,
     /// What the daemon knows of the tasks there.
     retriable: bool,
+    /// When the first in flight became that.
+    since: u64,
     idle_since: u64,
 }
 
@@ -283,14 +290,16 @@ impl Core {
 
     /// Sends queued tasks to leased workers, and asks for workers or gives requests up as the queue wants.
     fn pump(&mut self, shape_index: usize, now: u64) {
+        self.tasks.now = self.tasks.now.max(now);
+        let now = self.tasks.now;
         let leases = self.tasks.shapes[shape_index].leases.clone();
         let depth = self.tasks.shapes[shape_index].depth();
         while !self.tasks.shapes[shape_index].queue.is_empty() {
             // The worker with the least ahead of it, so that short queues spread over all of them.
             let in_flight = |lease: &u64| match self.tasks.leases.get(lease) {
-                Some(entry) if !entry.recalled && !entry.paused && entry.in_flight.len() < depth => {
-                    Some(entry.in_flight.len())
-                }
+                Some(entry) if entry.recalled || entry.paused => None,
+                Some(entry) if !entry.in_flight.is_empty() && now > entry.since + STALLED_MS => None,
+                Some(entry) if entry.in_flight.len() < depth => Some(entry.in_flight.len()),
                 _ => None,
             };
             let least = leases.iter().filter_map(|lease| Some((in_flight(lease)?, *lease))).min();
@@ -347,6 +356,9 @@ impl Core {
         }
         self.send(worker, ToPeer::Run(Box::new(spec)));
         if let Some(lease) = self.tasks.leases.get_mut(&lease) {
+            if lease.in_flight.is_empty() {
+                lease.since = now;
+            }
             lease.in_flight.push_back(id);
             lease.idle_since = now;
         }
@@ -367,6 +379,7 @@ impl Core {
             recalled: false,
             paused: false,
             retriable: true,
+            since: now,
             idle_since: now,
         };
         self.tasks.leases.insert(lease, entry);
@@ -440,7 +453,7 @@ impl Core {
         };
         let Some(entry) = self.tasks.leases.get_mut(&lease) else { return };
         let Some(id) = entry.in_flight.remove(at) else { return };
-        entry.idle_since = now;
+        (entry.idle_since, entry.since) = (now, now);
         entry.paused &= !entry.in_flight.is_empty();
         let (shape, idle) = (entry.shape, entry.in_flight.is_empty());
         let recalled = entry.recalled;
@@ -523,6 +536,7 @@ impl Core {
     /// Time passed: retries whose back-off is over run, leases that were idle for long go back. Returns when to call
     /// again at the latest.
     pub fn tick(&mut self, now: u64) -> Option<u64> {
+        self.tasks.now = self.tasks.now.max(now);
         while let Some((due, id)) = self.tasks.delayed.first().copied()
             && due <= now
         {

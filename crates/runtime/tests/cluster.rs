@@ -350,6 +350,39 @@ fn a_death_for_want_of_memory_is_tried_again_later_and_told_with_task_and_attemp
 }
 
 #[test]
+fn nothing_more_is_sent_behind_a_task_that_runs_unexpectedly_long() {
+    let mut c = Cluster::new(3);
+    // One finished quickly, so that several are sent ahead.
+    let first = c.submit(0, &[], &[]);
+    c.grant(1);
+    c.quiet();
+    let execution = c.cores[1].next_execution().expect("arrived");
+    c.finish(1, execution, &[]);
+    c.quiet();
+    let stuck = c.submit(0, &[], &[]);
+    let ahead = c.submit(0, &[], &[]);
+    assert!(c.grants.is_empty(), "sent ahead");
+    // Time passes, and the worker is silent.
+    c.cores[0].tick(11);
+    let later = c.submit(0, &[], &[]);
+    assert_eq!(c.grants.len(), 1, "another worker is asked for");
+    c.grant(2);
+    c.quiet();
+    let execution = c.cores[2].next_execution().expect("sent to the other worker");
+    c.finish(2, execution, &[]);
+    c.quiet();
+    assert!(c.cores[0].value(later).is_some() && c.cores[0].value(stuck).is_none());
+    for execution in [c.cores[1].next_execution(), c.cores[1].next_execution()] {
+        c.finish(1, execution.expect("it goes on"), &[]);
+        c.quiet();
+    }
+    for handle in [first, stuck, ahead, later] {
+        assert!(c.cores[0].value(handle).is_some());
+        c.release(0, handle);
+    }
+}
+
+#[test]
 fn after_the_end_of_the_node_everything_fails_at_once() {
     let mut c = Cluster::new(2);
     let earlier = c.submit(0, &[], &[]);
