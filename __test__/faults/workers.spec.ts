@@ -186,6 +186,7 @@ test.serial('shutdown ends tasks that never end', async (t) => {
   const spin = remote(() => {
     for (;;);
   });
+  // The second is sent behind the first, perhaps, and goes to another worker then.
   const refs: ObjectRef<never>[] = [spin.remote(), spin.remote()];
   await eventually('two busy workers', async () => {
     const busy = (await state.listWorkers()).filter((worker) => worker.state === 'busy');

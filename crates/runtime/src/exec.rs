@@ -9,6 +9,7 @@ use crate::action::{Action, ExecutionId, Handle};
 use crate::core::{Core, Look};
 use crate::objects::Count;
 use crate::slab::Slab;
+use crate::tasks::STALLED_MS;
 
 /// What runs, or waits to run, here.
 #[derive(Debug, Default)]
@@ -22,6 +23,10 @@ pub(crate) struct Executions {
     results: HashMap<(WorkerId, TaskId, u32), Vec<Handle>>,
     /// The running task waits for objects.
     paused: bool,
+    /// Tasks that were begun.
+    begun: u64,
+    /// Tasks wait behind the one that was begun as the so-manieth, since then.
+    stalled: Option<(u64, u64)>,
 }
 
 /// A task that runs here.
@@ -70,7 +75,24 @@ impl Core {
 
     /// Takes the next task to run, in the order of arrival.
     pub fn next_execution(&mut self) -> Option<ExecutionId> {
+        self.executions.begun += 1;
         self.executions.queue.pop_front()
+    }
+
+    /// Gives back what waits behind a task that has run for long, to run elsewhere. Returns when to look again.
+    pub(crate) fn return_stalled(&mut self, now: u64) -> Option<u64> {
+        let Executions { table, queue, begun, stalled, .. } = &mut self.executions;
+        let runs = table.len() > queue.len();
+        if queue.is_empty() || !runs {
+            *stalled = None;
+            return None;
+        }
+        let (_, since) = *stalled.insert(stalled.filter(|(last, _)| last == begun).unwrap_or((*begun, now)));
+        if now <= since + STALLED_MS {
+            return Some(since + STALLED_MS + 1);
+        }
+        self.return_queued(false);
+        None
     }
 
     /// The running task begins or ends to wait for objects. What had not begun goes back to its callers: it may be what
@@ -79,17 +101,20 @@ impl Core {
         if std::mem::replace(&mut self.executions.paused, waiting) == waiting {
             return;
         }
+        self.return_queued(waiting);
+    }
+
+    /// Tells the callers whether the running task waits, and gives back what had not begun.
+    fn return_queued(&mut self, waiting: bool) {
         let mut callers: HashMap<WorkerId, Vec<(TaskId, u32)>> =
             self.executions.table.iter().filter_map(|(_, e)| Some((e.caller?, Vec::new()))).collect();
-        if waiting {
-            for id in std::mem::take(&mut self.executions.queue) {
-                let Some(execution) = self.executions.table.remove(id) else { continue };
-                if let Some(caller) = execution.caller {
-                    callers.entry(caller).or_default().push((execution.spec.task, execution.spec.attempt));
-                }
-                for handle in execution.holds {
-                    self.drop_count(handle, Count::Held);
-                }
+        for id in std::mem::take(&mut self.executions.queue) {
+            let Some(execution) = self.executions.table.remove(id) else { continue };
+            if let Some(caller) = execution.caller {
+                callers.entry(caller).or_default().push((execution.spec.task, execution.spec.attempt));
+            }
+            for handle in execution.holds {
+                self.drop_count(handle, Count::Held);
             }
         }
         for (peer, returned) in callers {

@@ -19,7 +19,7 @@ const MAX_REQUESTS: usize = 64;
 const AHEAD_NANOS: u64 = 1_000_000;
 /// Nothing more is sent behind a task that has run for longer than this, whatever tasks like it took: its worker may be
 /// stopped, or busy for ever.
-const STALLED_MS: u64 = 10;
+pub(crate) const STALLED_MS: u64 = 10;
 /// Most tasks in flight to one worker.
 const MAX_AHEAD: usize = 512;
 /// An idle lease is given back after this many milliseconds.
@@ -559,7 +559,7 @@ impl Core {
         }
         let next_idle = self.tasks.leases.values().filter(|l| is_idle(l)).map(|lease| lease.idle_since + IDLE_MS).min();
         let next_due = self.tasks.delayed.first().map(|(due, _)| *due);
-        let next_look = self.tell_lending(now);
-        next_idle.into_iter().chain(next_due).chain(next_look).min()
+        let (next_look, next_return) = (self.tell_lending(now), self.return_stalled(now));
+        next_idle.into_iter().chain(next_due).chain(next_look).chain(next_return).min()
     }
 }
