@@ -88,6 +88,7 @@ impl Daemon {
         })?;
         if let Some(child) = self.children.get_mut(&id) {
             child.connected = true;
+            child.oom_counter = self.memory.counter_of(pid);
         }
         let welcome = Welcome {
             worker: id,
@@ -106,6 +107,7 @@ impl Daemon {
             bell,
             peers: BTreeSet::new(),
             namespace: DEFAULT_NAMESPACE.to_owned(),
+            lends: false,
             leaving: false,
         };
         self.processes.insert(id, process);

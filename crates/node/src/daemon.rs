@@ -18,6 +18,7 @@ use crate::config::NodeConfig;
 use crate::conn::Conn;
 use crate::named::Keeper;
 use crate::output::Unclaimed;
+use crate::pressure::Memory;
 use crate::spawner::Order;
 use crate::store::Store;
 use crate::task::Tasks;
@@ -38,6 +39,7 @@ pub(crate) struct Daemon {
     pub(crate) schedule: Schedule,
     pub(crate) store: Store,
     pub(crate) keeper: Keeper,
+    pub(crate) memory: Memory,
     pub(crate) processes: BTreeMap<WorkerId, Process>,
     pub(crate) children: BTreeMap<WorkerId, Child>,
     /// Children that did not connect yet, by the token that each was given.
@@ -66,6 +68,8 @@ pub(crate) struct Process {
     pub(crate) peers: BTreeSet<WorkerId>,
     /// Where the names of a driver's objects are looked up, and those of its workers.
     pub(crate) namespace: String,
+    /// Others hold references to objects that it owns.
+    pub(crate) lends: bool,
     /// The driver said that it leaves: it gets nothing new.
     pub(crate) leaving: bool,
 }
@@ -76,6 +80,7 @@ impl Daemon {
             RefCell::new(Self {
                 me: me.clone(),
                 schedule: Schedule::new(&config.resources),
+                memory: Memory::new(config.memory),
                 config,
                 node,
                 store,

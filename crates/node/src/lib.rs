@@ -24,11 +24,13 @@ mod conn;
 mod daemon;
 mod exit;
 mod handle;
+mod last_words;
 mod listener;
 mod named;
 mod output;
 mod peers;
 mod pipe;
+mod pressure;
 mod requests;
 mod session;
 mod spawner;
@@ -40,6 +42,7 @@ mod workers;
 
 pub use config::{NodeConfig, WorkerCommand};
 pub use handle::{ConnectNodeError, Node, NodeHandle, StartNodeError};
+pub use heliostat_runtime::pressure::Limits as MemoryLimits;
 pub use session::SessionError;
 
 /// Random bytes from the kernel.

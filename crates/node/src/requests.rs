@@ -30,6 +30,16 @@ impl Daemon {
                 }
                 return true;
             }
+            ToDaemon::LeaseRetriable { lease, retriable } => {
+                self.schedule.lease_retriable(from, lease, retriable);
+                return true;
+            }
+            ToDaemon::Lends(lends) => {
+                if let Some(process) = self.processes.get_mut(&from) {
+                    process.lends = lends;
+                }
+                return true;
+            }
             ToDaemon::StoreLease { request, body } => {
                 return self.lease_memory(from, request, &body);
             }

@@ -160,6 +160,15 @@ pub enum ToDaemon {
     },
     /// To the keeper of the cluster's objects, as to any other owner.
     ToKeeper(ToPeer),
+    /// Whether the tasks that run on the lease are tried again when their worker ends; they are until this is said.
+    LeaseRetriable {
+        /// The lease.
+        lease: u64,
+        /// Whether all of them are.
+        retriable: bool,
+    },
+    /// Other processes hold references to objects that the worker owns, or none does any more.
+    Lends(bool),
     /// Asks for the state of the node.
     State {
         /// Named by the asker.
@@ -207,7 +216,7 @@ pub enum FromDaemon {
         lease: u64,
         /// The worker.
         worker: WorkerId,
-        /// `WORKER_CRASHED` with exit code or signal, and its last lines of stderr.
+        /// `WORKER_CRASHED` with exit code or signal, and its last lines of stderr; or `OUT_OF_MEMORY` with the figures.
         failure: Failure,
     },
     /// Answers [`ToDaemon::StoreLease`].

@@ -7,6 +7,7 @@ use heliostat_proto::{Blob, Failure, JobId, Locator, NodeId, ObjectId, RefEntry,
 
 use crate::action::{Action, Handle};
 use crate::exec::Executions;
+use crate::lending::Lending;
 use crate::objects::{Count, Objects, Released, owner_died};
 use crate::tasks::{Done, Tasks};
 use crate::unread::Unread;
@@ -78,6 +79,9 @@ pub struct Core {
     pub(crate) defined: HashMap<WorkerId, HashSet<FunctionHash>>,
     /// Borrows that their owners have not confirmed, by owner.
     pub(crate) unconfirmed: HashMap<WorkerId, u32>,
+    pub(crate) lending: Lending,
+    /// Why nothing can be had any more: the node ended.
+    pub(crate) gone: Option<Failure>,
     /// Messages that must not overtake a borrow: while an owner has not registered us, whoever kept the object alive
     /// for us so far must go on.
     pub(crate) gated: VecDeque<(WorkerId, ToPeer)>,
@@ -130,6 +134,8 @@ impl Core {
             functions: HashMap::new(),
             defined: HashMap::new(),
             unconfirmed: HashMap::new(),
+            lending: Lending::default(),
+            gone: None,
             gated: VecDeque::new(),
             actions: Vec::new(),
             puts: 0,
@@ -411,6 +417,9 @@ impl Core {
         {
             return self.resolve(handle, Value::Ready(Blob::Stored(locator)), look);
         }
+        if let Some(failure) = self.gone.clone() {
+            return self.resolve(handle, Value::Failed(Box::new(failure)), look);
+        }
         let Some(object) = self.objects.get_mut(handle) else { return };
         if !std::mem::replace(&mut object.extra().fetching, true) {
             self.send(owner, ToPeer::Fetch { object: id });
@@ -542,8 +551,9 @@ impl Core {
         self.open_gate();
     }
 
-    /// The node ended: whatever has no value yet fails.
+    /// The node ended: whatever has no value yet fails, and so does what is asked of it from now on.
     pub fn on_node_gone(&mut self, failure: &Failure) {
+        self.gone = Some(failure.clone());
         for handle in self.objects.pending() {
             self.resolve(handle, Value::Failed(Box::new(failure.clone())), &NoValues);
         }

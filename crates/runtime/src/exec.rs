@@ -7,12 +7,10 @@ use heliostat_proto::{Blob, TaskId, Value, WorkerId};
 
 use crate::action::{Action, ExecutionId, Handle};
 use crate::core::{Core, Look};
+use crate::leases::STALLED_MS;
 use crate::objects::Count;
 use crate::received::{FunctionNumber, Received};
 use crate::slab::Slab;
-
-/// When a task runs for so many milliseconds, what waits behind it is to run elsewhere.
-const SLOW_MS: u64 = 10;
 
 /// What runs, or waits to run, here.
 #[derive(Debug, Default)]
@@ -118,7 +116,7 @@ impl Core {
         if self.executions.seen.0 != self.executions.taken {
             self.executions.seen = (self.executions.taken, now);
         }
-        let due = self.executions.seen.1 + SLOW_MS;
+        let due = self.executions.seen.1 + STALLED_MS;
         if now < due {
             return Some(due);
         }

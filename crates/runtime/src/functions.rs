@@ -38,6 +38,7 @@ impl Core {
             return;
         }
         let Some(known) = self.functions.remove(function) else { return };
+        self.tasks.durations.remove(function);
         self.discard(&[Value::Ready(known.blob)]);
         for handle in known.contains {
             self.drop_count(handle, Count::Held);

@@ -4,17 +4,21 @@
 
 use std::collections::VecDeque;
 
-use heliostat_proto::message::{Resources, ToDaemon, ToPeer};
+use heliostat_proto::message::{FunctionHash, Resources, ToDaemon, ToPeer};
 use heliostat_proto::{Failure, TaskId, Value, WorkerId};
 
 use crate::action::Action;
 use crate::core::{Core, Look, Values, refs_in};
+use crate::pressure;
 use crate::tasks::{After, Done, Stage, Tasks};
 
 /// Lease requests of one shape that are open at a time; the daemon caps workers far below.
 const MAX_REQUESTS: usize = 64;
 /// Work that is sent ahead to a worker, so that it never waits for the next message.
 const AHEAD_NANOS: u64 = 1_000_000;
+/// Nothing more is sent behind a task that has run for longer than this, whatever tasks like it took: its worker may be
+/// stopped, or busy for ever.
+pub(crate) const STALLED_MS: u64 = 10;
 /// Most tasks in flight to one worker.
 const MAX_AHEAD: usize = 512;
 /// An idle lease is given back after this many milliseconds.
@@ -27,8 +31,6 @@ pub(crate) struct Shape {
     pub(crate) queue: VecDeque<u32>,
     leases: Vec<u64>,
     requests: Vec<u64>,
-    /// Moving average of a run; `None` until the first ended.
-    nanos: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -41,20 +43,32 @@ pub(crate) struct Lease {
     paused: bool,
     /// Aborted runs that did not end yet: nothing is sent there.
     pub(crate) aborting: u32,
+    /// What the daemon knows of the tasks there.
+    retriable: bool,
+    /// When the first in flight became that.
+    since: u64,
     idle_since: u64,
 }
 
 impl Shape {
     pub(crate) fn new(resources: Resources) -> Self {
-        Self { resources, queue: VecDeque::new(), leases: Vec::new(), requests: Vec::new(), nanos: None }
-    }
-
-    fn depth(&self) -> usize {
-        self.nanos.map_or(1, |nanos| (AHEAD_NANOS / nanos.max(1)).clamp(1, MAX_AHEAD as u64) as usize)
+        Self { resources, queue: VecDeque::new(), leases: Vec::new(), requests: Vec::new() }
     }
 }
 
 impl Tasks {
+    /// How many tasks a worker may have when the first of the queue is sent to it: more the less that takes. A function
+    /// that never ended waits for a worker that has nothing else to do.
+    fn depth(&self, shape: usize) -> usize {
+        let first = self.shapes[shape].queue.front().and_then(|id| self.table.get(*id));
+        let nanos = first.and_then(|task| self.durations.get(&task.spec.function));
+        nanos.map_or(1, |nanos| (AHEAD_NANOS / nanos.max(&1)).clamp(1, MAX_AHEAD as u64) as usize)
+    }
+
+    fn note_duration(&mut self, function: FunctionHash, nanos: u64) {
+        self.durations.entry(function).and_modify(|old| *old = *old - *old / 4 + nanos / 4).or_insert(nanos);
+    }
+
     /// The task whose run is with this worker, and the lease.
     pub(crate) fn sent_to(&self, worker: WorkerId, run: (TaskId, u32)) -> Option<(u32, u64)> {
         let id = *self.by_id.get(&run.0)?;
@@ -80,14 +94,17 @@ impl Tasks {
 impl Core {
     /// Sends queued tasks to leased workers, and asks for workers or gives requests up as the queue wants.
     pub(crate) fn pump(&mut self, shape_index: usize, now: u64) {
+        self.tasks.now = self.tasks.now.max(now);
+        let now = self.tasks.now;
         let leases = self.tasks.shapes[shape_index].leases.clone();
-        let depth = self.tasks.shapes[shape_index].depth();
         while !self.tasks.shapes[shape_index].queue.is_empty() {
+            let depth = self.tasks.depth(shape_index);
             // The worker with the least ahead of it, so that short queues spread over all of them.
             let in_flight = |lease: &u64| {
                 let entry = self.tasks.leases.get(lease)?;
-                let open = !entry.recalled && !entry.paused && entry.aborting == 0 && entry.in_flight.len() < depth;
-                open.then_some(entry.in_flight.len())
+                let stalled = !entry.in_flight.is_empty() && now > entry.since + STALLED_MS;
+                let open = !entry.recalled && !entry.paused && !stalled && entry.aborting == 0;
+                (open && entry.in_flight.len() < depth).then_some(entry.in_flight.len())
             };
             let least = leases.iter().filter_map(|lease| Some((in_flight(lease)?, *lease))).min();
             let Some((_, lease)) = least else { break };
@@ -128,9 +145,19 @@ impl Core {
             }
         }
         task.stage = Stage::Sent(lease);
+        let retriable = task.retries_left != 0;
+        if let Some(entry) = self.tasks.leases.get_mut(&lease) {
+            let retriable = retriable && (entry.retriable || entry.in_flight.is_empty());
+            if std::mem::replace(&mut entry.retriable, retriable) != retriable {
+                self.daemon(ToDaemon::LeaseRetriable { lease, retriable });
+            }
+        }
         self.provide(worker, spec.function);
         self.send(worker, ToPeer::Run(Box::new(spec)));
         if let Some(lease) = self.tasks.leases.get_mut(&lease) {
+            if lease.in_flight.is_empty() {
+                lease.since = now;
+            }
             lease.in_flight.push_back(id);
             lease.idle_since = now;
         }
@@ -151,6 +178,8 @@ impl Core {
             recalled: false,
             paused: false,
             aborting: 0,
+            retriable: true,
+            since: now,
             idle_since: now,
         };
         self.tasks.leases.insert(lease, entry);
@@ -223,12 +252,10 @@ impl Core {
         };
         self.tasks.take_from_lease(id, lease);
         let Some(entry) = self.tasks.leases.get_mut(&lease) else { return };
-        entry.idle_since = now;
+        (entry.idle_since, entry.since) = (now, now);
         let (shape, idle, recalled) = (entry.shape, entry.in_flight.is_empty(), entry.recalled);
-        let Some((aborted, retries_left)) = self.tasks.table.get(id).map(|task| (task.aborted, task.retries_left))
-        else {
-            return;
-        };
+        let Some(ended) = self.tasks.table.get(id) else { return };
+        let (aborted, retries_left, function) = (ended.aborted, ended.retries_left, ended.spec.function);
         if aborted.is_some() || again && retries_left != 0 {
             self.discard(&values);
             match aborted {
@@ -237,8 +264,7 @@ impl Core {
             }
             self.send_gated(worker, ToPeer::Taken { task, attempt });
         } else {
-            let average = &mut self.tasks.shapes[shape].nanos;
-            *average = Some(average.map_or(nanos, |old| old - old / 4 + nanos / 4));
+            self.tasks.note_duration(function, nanos);
             let with_refs = values.iter().any(|value| !refs_in(value, look).is_empty());
             self.settle_task(id, values, look);
             self.remove_task(id);
@@ -262,12 +288,15 @@ impl Core {
             self.tasks.set_due(id, None);
             let Some(task) = self.tasks.table.get_mut(id) else { continue };
             if at == 0 || task.aborted.is_some() {
-                let (after, retries_left) = (task.aborted, task.retries_left);
+                let (after, retries_left, spec) = (task.aborted, task.retries_left, task.spec.clone());
                 self.free_sealed(id, look);
                 match after {
                     Some(After::Nothing) => self.remove_task(id),
-                    None if retries_left == 0 => self.fail_task(id, failure.clone()),
-                    Some(After::Retry) | None => self.retry(id, now),
+                    None if retries_left == 0 => {
+                        let failure = pressure::of_task(failure, &spec);
+                        self.fail_task(id, failure);
+                    }
+                    Some(After::Retry) | None => self.retry_elsewhere(id, now, failure),
                 }
             } else {
                 task.stage = Stage::Queued;
@@ -282,6 +311,7 @@ impl Core {
     /// Time passed: retries whose back-off is over run, runs that take too long end, leases that were idle for long go
     /// back. Returns when to call again at the latest.
     pub fn tick(&mut self, now: u64) -> Option<u64> {
+        self.tasks.now = self.tasks.now.max(now);
         while let Some((due, id)) = self.tasks.delayed.first().copied()
             && due <= now
         {
@@ -290,7 +320,7 @@ impl Core {
             self.pump(shape, now);
         }
         self.look_at_deadlines(now);
-        let look_again = self.look_at_queue(now);
+        let look_again = [self.look_at_queue(now), self.tell_lending(now)].into_iter().flatten().min();
         let is_idle = |lease: &Lease| lease.in_flight.is_empty();
         let idle: Vec<u64> = self
             .tasks

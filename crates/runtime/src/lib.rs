@@ -1,7 +1,8 @@
 //! Ownership, submission and scheduling of Heliostat as pure state machines: events in, actions out. No clock, no
 //! sockets, no threads, no napi.
 //!
-//! [`Core`] is one process: its references, the tasks it submitted, the tasks it runs. [`schedule`] is the daemon's part.
+//! [`Core`] is one process: its references, the tasks it submitted, the tasks it runs. [`schedule`] and [`pressure`] are
+//! the daemon's part.
 #![forbid(unsafe_code)]
 
 mod action;
@@ -10,8 +11,10 @@ mod core;
 mod exec;
 mod functions;
 mod leases;
+mod lending;
 pub mod names;
 mod objects;
+pub mod pressure;
 mod received;
 pub mod schedule;
 mod slab;

@@ -352,6 +352,11 @@ impl Objects {
         }
     }
 
+    /// Whether any process holds references to objects of this one.
+    pub(crate) fn lends(&self) -> bool {
+        self.lent.values().any(|handles| !handles.is_empty())
+    }
+
     /// A process ended: gives up what it held, and returns the references to its objects, which are lost now.
     pub(crate) fn peer_gone(&mut self, peer: WorkerId, released: &mut Vec<Released>) -> Vec<Handle> {
         for handle in self.lent.remove(&peer).unwrap_or_default() {

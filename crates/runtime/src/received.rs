@@ -54,8 +54,12 @@ impl Received {
 
     /// A sender ended. Returns whether functions went with it.
     pub(crate) fn sender_gone(&mut self, sender: WorkerId) -> bool {
-        let theirs: Vec<FunctionHash> =
-            self.by_hash.iter().filter(|(_, function)| function.senders.contains(&sender)).map(|(hash, _)| *hash).collect();
+        let theirs: Vec<FunctionHash> = self
+            .by_hash
+            .iter()
+            .filter(|(_, function)| function.senders.contains(&sender))
+            .map(|(hash, _)| *hash)
+            .collect();
         theirs.into_iter().filter(|hash| self.forget(sender, hash)).count() > 0
     }
 

@@ -10,10 +10,13 @@ use crate::core::{Core, Look, NoValues, Values};
 use crate::exec::Execution;
 use crate::leases::{Lease, Shape};
 use crate::objects::Count;
+use crate::pressure::OUT_OF_MEMORY;
 use crate::slab::Slab;
 
 /// First back-off of a retry in milliseconds; doubled each time up to the last.
 const BACKOFF_MS: (u64, u64) = (20, 5_000);
+/// The same after a worker ended for want of memory, which others need time to give back.
+const MEMORY_BACKOFF_MS: (u64, u64) = (500, 30_000);
 
 /// A task to submit.
 #[derive(Debug, Clone)]
@@ -66,6 +69,10 @@ pub(crate) struct Tasks {
     pub(crate) leases: HashMap<u64, Lease>,
     pub(crate) requests: HashMap<u64, usize>,
     pub(crate) next_request: u64,
+    /// Nanoseconds that runs of a function take: a moving average.
+    pub(crate) durations: HashMap<FunctionHash, u64>,
+    /// The latest time that was told.
+    pub(crate) now: u64,
     /// (due, task) of retries that back off.
     pub(crate) delayed: BTreeSet<(u64, u32)>,
     /// (due, task) of runs whose time is bounded, and of aborted ones whose worker is killed then.
@@ -202,6 +209,10 @@ impl Core {
             force: false,
         });
         self.tasks.by_id.insert(id, task);
+        if let Some(failure) = self.gone.clone() {
+            self.fail_task(task, failure);
+            return returns;
+        }
         if cancelled {
             self.cancel_task(&id, false, true, now);
             return returns;
@@ -325,13 +336,23 @@ impl Core {
 
     /// Runs a task once more after a back-off.
     pub(crate) fn retry(&mut self, id: u32, now: u64) {
+        self.retry_after(id, now, BACKOFF_MS);
+    }
+
+    /// The same after the end of its worker.
+    pub(crate) fn retry_elsewhere(&mut self, id: u32, now: u64, failure: &Failure) {
+        let out_of_memory = failure.code == OUT_OF_MEMORY;
+        self.retry_after(id, now, if out_of_memory { MEMORY_BACKOFF_MS } else { BACKOFF_MS });
+    }
+
+    fn retry_after(&mut self, id: u32, now: u64, (first, last): (u64, u64)) {
         self.tasks.set_due(id, None);
         let Some(task) = self.tasks.table.get_mut(id) else { return };
         task.retries_left = (task.retries_left - 1).max(-1);
         task.spec.attempt += 1;
         task.failures += 1;
         task.aborted = None;
-        let backoff = (BACKOFF_MS.0 << (task.failures - 1).min(10)).min(BACKOFF_MS.1);
+        let backoff = (first << (task.failures - 1).min(10)).min(last);
         task.stage = Stage::Delayed(now + backoff);
         self.tasks.delayed.insert((now + backoff, id));
     }

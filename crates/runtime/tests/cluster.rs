@@ -5,7 +5,7 @@ mod support;
 use std::collections::{HashSet, VecDeque};
 
 use heliostat_proto::message::ToPeer;
-use heliostat_proto::{Blob, Failure, Locator, Value};
+use heliostat_proto::{Blob, Failure, Locator, NodeId, RefEntry, Value};
 use heliostat_runtime::{Counts, ExecutionId, Handle, Values as _};
 use proptest::prelude::*;
 use support::{Cluster, worker};
@@ -155,6 +155,115 @@ fn a_crash_retries_the_running_task_only_and_the_last_one_fails_it() {
     assert!(matches!(c.cores[0].value(first), Some(Value::Failed(failure)) if failure.code == "WORKER_CRASHED"));
     c.release(0, first);
     assert_eq!(c.cores[0].counts(), Counts::default());
+}
+
+#[test]
+fn a_death_for_want_of_memory_is_tried_again_later_and_told_with_task_and_attempt() {
+    let mut c = Cluster::new(3);
+    let first = c.submit(0, &[], &[]);
+    let failure = Failure::new("OUT_OF_MEMORY", "the figures");
+    let mut now = 0;
+    for (attempt, backoff) in [500, 1000, 2000].into_iter().enumerate() {
+        let lease = c.grant(attempt % 2 + 1).expect("granted");
+        assert_eq!(c.retriable, []);
+        c.cores[0].on_lease_broken(lease, &failure, now, &c.values);
+        c.perform(0);
+        assert_eq!(c.cores[0].tick(now), Some(now + backoff));
+        now += backoff;
+        c.cores[0].tick(now);
+        c.perform(0);
+    }
+    let lease = c.grant(2).expect("granted");
+    assert_eq!(c.retriable, [(lease, false)], "the last attempt is not tried again");
+    c.cores[0].on_lease_broken(lease, &failure, now, &c.values);
+    c.perform(0);
+    let Some(Value::Failed(failure)) = c.cores[0].value(first) else { panic!("it has failed") };
+    assert_eq!(failure.message, "f() ran out of memory in attempt 3: the figures");
+    c.release(0, first);
+    assert_eq!(c.cores[0].counts(), Counts::default());
+}
+
+#[test]
+fn a_function_that_never_ended_waits_for_an_idle_worker() {
+    let mut c = Cluster::new(3);
+    let first = c.submit(0, &[], &[]);
+    c.grant(1);
+    c.quiet();
+    let execution = c.cores[1].next_execution().expect("arrived");
+    c.finish(1, execution, &[]);
+    c.quiet();
+    let others = [0, 1].map(|_| c.submit_with(0, &[], &[], |submission| submission.function = [2; 32]));
+    assert_eq!(c.grants.len(), 1, "how long the first function takes says nothing about the second");
+    c.grant(2);
+    c.quiet();
+    for at in [1, 2] {
+        let execution = c.cores[at].next_execution().expect("one for each");
+        c.finish(at, execution, &[]);
+    }
+    c.quiet();
+    for handle in others.into_iter().chain([first]) {
+        assert!(c.cores[0].value(handle).is_some());
+        c.release(0, handle);
+    }
+}
+
+#[test]
+fn nothing_waits_behind_a_task_that_runs_unexpectedly_long() {
+    let mut c = Cluster::new(3);
+    // One finished quickly, so that several are sent ahead.
+    let first = c.submit(0, &[], &[]);
+    c.grant(1);
+    c.quiet();
+    let execution = c.cores[1].next_execution().expect("arrived");
+    c.finish(1, execution, &[]);
+    c.quiet();
+    let stuck = c.submit(0, &[], &[]);
+    let ahead = c.submit(0, &[], &[]);
+    assert!(c.grants.is_empty(), "sent ahead");
+    c.quiet();
+    let running = c.cores[1].next_execution().expect("the first of the two");
+    // Time passes, and the worker is silent.
+    c.cores[0].tick(11);
+    let later = c.submit(0, &[], &[]);
+    assert_eq!(c.grants.len(), 1, "another worker is asked for");
+    c.grant(2);
+    c.quiet();
+    let execution = c.cores[2].next_execution().expect("sent to the other worker");
+    c.finish(2, execution, &[]);
+    c.quiet();
+    assert!(c.cores[0].value(later).is_some() && c.cores[0].value(stuck).is_none());
+    // The worker's thread that reads gives back what waits there, though the task never ends.
+    assert_eq!(c.cores[1].tick(20), Some(30));
+    assert_eq!(c.cores[1].tick(31), None);
+    c.perform(1);
+    c.quiet();
+    assert!(c.cores[1].next_execution().is_none());
+    let execution = c.cores[2].next_execution().expect("it is given to the other");
+    c.finish(2, execution, &[]);
+    c.quiet();
+    assert!(c.cores[0].value(ahead).is_some() && c.cores[0].value(stuck).is_none());
+    c.finish(1, running, &[]);
+    c.quiet();
+    for handle in [first, stuck, ahead, later] {
+        assert!(c.cores[0].value(handle).is_some());
+        c.release(0, handle);
+    }
+}
+
+#[test]
+fn after_the_end_of_the_node_everything_fails_at_once() {
+    let mut c = Cluster::new(2);
+    let earlier = c.submit(0, &[], &[]);
+    c.cores[0].on_node_gone(&Failure::new("NODE_DIED", "gone"));
+    let later = c.submit(0, &[], &[]);
+    let foreign = RefEntry { id: c.cores[1].next_put_id(), owner: worker(1), node: NodeId([9; 16]), epoch: 1 };
+    let foreign = c.cores[0].adopt(&foreign);
+    let wait = c.cores[0].wait(&[foreign], 1, true, &c.values);
+    for handle in [earlier, later, foreign] {
+        assert!(matches!(c.cores[0].value(handle), Some(Value::Failed(failure)) if failure.code == "NODE_DIED"));
+        c.release(0, handle);
+    }
+    assert_eq!(wait, None, "there is nothing to wait for");
 }
 
 #[test]

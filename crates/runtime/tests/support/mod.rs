@@ -54,6 +54,8 @@ pub(crate) struct Cluster {
     pub(crate) grants: VecDeque<(usize, u64)>,
     pub(crate) cancelled: HashSet<(usize, u64)>,
     pub(crate) returned: Vec<u64>,
+    /// What the daemon was told of leases.
+    pub(crate) retriable: Vec<(u64, bool)>,
     pub(crate) leases: u64,
     pub(crate) dead: HashSet<usize>,
     /// Workers that are to be killed, with who said so.
@@ -75,6 +77,7 @@ impl Cluster {
             grants: VecDeque::new(),
             cancelled: HashSet::new(),
             returned: Vec::new(),
+            retriable: Vec::new(),
             leases: 0,
             dead: HashSet::new(),
             kills: Vec::new(),
@@ -98,6 +101,10 @@ impl Cluster {
                 Action::Daemon(ToDaemon::RequestLease { request, .. }) => self.grants.push_back((at, request)),
                 Action::Daemon(ToDaemon::CancelLease { request }) => drop(self.cancelled.insert((at, request))),
                 Action::Daemon(ToDaemon::ReturnLease { lease }) => self.returned.push(lease),
+                Action::Daemon(ToDaemon::LeaseRetriable { lease, retriable }) => {
+                    self.retriable.push((lease, retriable));
+                }
+                Action::Daemon(ToDaemon::Lends(_)) => {}
                 Action::Daemon(ToDaemon::Kill { worker }) => self.kills.push((at, worker)),
                 Action::Daemon(other) => panic!("unexpected {other:?}"),
                 Action::Free(locator) => self.freed.push(locator),
