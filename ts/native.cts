@@ -37,8 +37,14 @@ export interface Thread {
   readonly waits: Map<number, () => void>;
   /** The event loop is kept alive. */
   holding: boolean;
-  /** References to objects in the store, by handle. */
-  readonly tracked: Set<number>;
+  /** References to objects in the store, by handle; `null` for the first wrapper of one. */
+  readonly tracked: Map<number, Share | null>;
+}
+
+/** A further wrapper's part in a handle, and whether it was given up. */
+export interface Share {
+  handle: number;
+  dropped: boolean;
 }
 
 const THREAD = Symbol.for('heliostat.thread');
@@ -61,7 +67,7 @@ function findThread(): Thread {
       deliver: () => {},
       waits: new Map(),
       holding: false,
-      tracked: new Set(),
+      tracked: new Map(),
     };
     Object.assign(thread, { deliver: runInThisContext('(thread) => (events) => thread.onEvents(events)')(thread) });
     Object.defineProperty(shared, THREAD, { value: thread });
@@ -119,4 +125,6 @@ function inThisRealm(raw: typeof Native): typeof Native {
 export const native: typeof Native = isInner ? inThisRealm(addon) : addon;
 
 /** Ends the membership when the process exits; a function of the outer realm, which outlives a test's. */
-export const exitNode: () => void = addon.exitNode;
+export const atExit: () => void = runInThisContext(
+  '(thread, exitNode) => () => { if (thread.workerId !== undefined) thread.onUnread?.(true); exitNode(); }',
+)(thread, addon.exitNode);

@@ -1,13 +1,14 @@
 /** References: the handles that user programs hold. */
 import { inspect, types } from 'node:util';
 import { OutOfBandRefError, RefDisposedError } from './errors.cjs';
-import { native, thread } from './native.cjs';
+import { native, type Share, thread } from './native.cjs';
 import { Finalizers } from './realm.cjs';
 import type { GetOptions } from './types.cjs';
 
 /** What the rest of the package needs of a reference, kept off the public class. */
 interface Internals {
   create(handle: number, site: CallSite | undefined): ObjectRef<any>;
+  adopt(handle: number): ObjectRef<any>;
   handle(ref: ObjectRef<any>): number;
   site(ref: ObjectRef<any>): CallSite | undefined;
   track(ref: ObjectRef<any>): void;
@@ -27,18 +28,34 @@ export const session = {
 };
 
 /**
- * The registry of a session. It is told of a wrapper's end by the bare handle, which native code keeps from being used again
- * until then, disposed of or not. What it tells of an ended session concerns nobody.
+ * The registry of a session. Of a wrapper's end it is told by the bare handle, which native code keeps from being used
+ * again until then, disposed of or not: the first wrapper of a handle needs nothing beside itself. Further wrappers of
+ * one handle, as values bring them, each have a {@link Share}. What concerns an ended session concerns nobody.
  */
 let finalizers = registryOf(-1);
 let registered = -1;
 
-function registryOf(owner: number): FinalizationRegistry<number> {
-  return new Finalizers<number>((handle) => {
+function registryOf(owner: number): FinalizationRegistry<number | Share> {
+  return new Finalizers<number | Share>((held) => {
     if (owner !== thread.session) return;
-    tracked.delete(handle);
-    native.collected(handle);
+    if (typeof held !== 'number') {
+      drop(held);
+      return;
+    }
+    if (tracked.get(held) === null) tracked.delete(held);
+    native.collected(held);
   });
+}
+
+/** Lets go of a further wrapper's part in a handle, once. */
+function drop(share: Share): void {
+  if (share.dropped) return;
+  share.dropped = true;
+  if (tracked.get(share.handle) === share) {
+    tracked.delete(share.handle);
+    native.untrackRef(share.handle);
+  }
+  native.release(share.handle);
 }
 
 /**
@@ -50,7 +67,12 @@ const { tracked } = thread;
 /** Lets go of references that were collected. Returns how many. */
 export function sweepRefs(): number {
   const dead = native.sweepRefs();
-  for (const handle of dead) if (tracked.delete(handle)) native.dispose(handle);
+  for (const handle of dead) {
+    const share = tracked.get(handle);
+    tracked.delete(handle);
+    if (share === null) native.dispose(handle);
+    else if (share !== undefined) drop(share);
+  }
   return dead.length;
 }
 
@@ -101,12 +123,13 @@ export class ObjectRef<T = unknown> implements Disposable {
   #handle: number;
   readonly #session: number;
   readonly #site: CallSite | undefined;
+  readonly #share: Share | null;
   /** @internal */
   readonly ObjectRef = GUARD;
   /** Keeps T in the type. */
   declare private readonly __type: T;
 
-  private constructor(token: symbol, handle: number, site: CallSite | undefined) {
+  private constructor(token: symbol, handle: number, site: CallSite | undefined, share: Share | null) {
     if (token !== CREATE) throw new TypeError('an ObjectRef comes from put() or remote(), not from its constructor');
     const { session: now } = thread;
     if (registered !== now) {
@@ -116,7 +139,8 @@ export class ObjectRef<T = unknown> implements Disposable {
     this.#handle = handle;
     this.#session = now;
     this.#site = site;
-    finalizers.register(this, handle);
+    this.#share = share;
+    finalizers.register(this, share ?? handle);
   }
 
   /** 56 hexadecimal digits: the task's id, then the object's index. */
@@ -142,7 +166,16 @@ export class ObjectRef<T = unknown> implements Disposable {
     if (handle < 0) return;
     this.#handle = -1 - handle;
     if (this.#session !== thread.session) return;
-    if (tracked.delete(handle)) native.untrackRef(handle);
+    if (this.#share !== null) {
+      // Its name stays readable, also when the handle has become another object's.
+      if (!ids.has(this)) ids.set(this, native.refId(handle));
+      drop(this.#share);
+      return;
+    }
+    if (tracked.get(handle) === null) {
+      tracked.delete(handle);
+      native.untrackRef(handle);
+    }
     native.dispose(handle);
   }
 
@@ -188,13 +221,14 @@ export class ObjectRef<T = unknown> implements Disposable {
 
   static {
     internals = {
-      create: (handle, site) => new ObjectRef(CREATE, handle, site),
+      create: (handle, site) => new ObjectRef(CREATE, handle, site, null),
+      adopt: (handle) => new ObjectRef(CREATE, handle, undefined, { handle, dropped: false }),
       handle: (ref) => ref.#live(),
       site: (ref) => ref.#site,
       track: (ref) => {
         const handle = ref.#handle;
         if (handle < 0 || tracked.has(handle)) return;
-        tracked.add(handle);
+        tracked.set(handle, ref.#share);
         native.trackRef(handle, ref);
       },
       isOwn: (ref) => #handle in ref,
@@ -222,7 +256,12 @@ export function setEnded(make: () => Error): void {
   ended = make;
 }
 
-/** A reference for a handle that native code gave; it owns the handle from now on. */
+/** A reference for a handle that native code gave before: one more wrapper of it, perhaps the only one left. */
+export function adoptRef(handle: number): ObjectRef<any> {
+  return internals.adopt(handle);
+}
+
+/** A reference for a handle that native code just made; it owns the handle from now on. */
 export function makeRef(handle: number, site?: CallSite): ObjectRef<any> {
   return internals.create(handle, site);
 }

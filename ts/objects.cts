@@ -7,7 +7,7 @@ import { allocateDraft, setStore } from './draft.cjs';
 import { GetTimeoutError, NotInitializedError, notYet, SerializationError, TaskCancelledError } from './errors.cjs';
 import { errorOf, errorOfSync } from './failures.cjs';
 import { native } from './native.cjs';
-import { handleOf, makeRef, ObjectRef, setGetter, siteOf, trackRef } from './object-ref.cjs';
+import { adoptRef, handleOf, makeRef, ObjectRef, setGetter, siteOf, trackRef } from './object-ref.cjs';
 import { current, endWait, whenOver } from './runtime.cjs';
 import {
   fromRaw,
@@ -475,7 +475,7 @@ setStore((draft) => put(draft));
 export async function getNamed<T>(name: string): Promise<ObjectRef<T>> {
   checkName(name ?? null);
   current();
-  return makeRef(translated(() => native.findNamed(name)));
+  return adoptRef(translated(() => native.findNamed(name)));
 }
 
 /** Says why a reference is not ready yet. */

@@ -7,7 +7,7 @@ import { isMainThread } from 'node:worker_threads';
 import * as check from './check.cjs';
 import { AlreadyInitializedError, NotInitializedError, notYet } from './errors.cjs';
 import { hasImmutableBuffers, IMMUTABLE_FLAG, shareTransfer } from './immutable.cjs';
-import { exitNode, native, thread } from './native.cjs';
+import { atExit, native, thread } from './native.cjs';
 import { endSession, setEnded } from './object-ref.cjs';
 import { outer } from './realm.cjs';
 import * as system from './system.cjs';
@@ -226,7 +226,7 @@ function endAtExit(): void {
   if (thread.exits || !isMainThread) return;
   thread.exits = true;
   // The process itself: test runners put a copy in its place, which emits nothing.
-  outer.process.on('exit', exitNode);
+  outer.process.on('exit', atExit);
 }
 
 function rejoin(current: Membership, given: InitOptions): Context {

@@ -7,7 +7,7 @@ import { classOfCode, ERROR_CLASSES, HeliostatError, ObjectStoreFullError, Seria
 import { collectGarbage } from './garbage.cjs';
 import { immutable } from './immutable.cjs';
 import { native } from './native.cjs';
-import { handleOf, makeRef, ObjectRef, sweepRefs } from './object-ref.cjs';
+import { adoptRef, handleOf, ObjectRef, sweepRefs } from './object-ref.cjs';
 import { decode, type Encoded, encode, prepare, setHooks } from './values/index.cjs';
 import { NOT_PLAIN, PlainCodec } from './values/primitives.cjs';
 
@@ -84,7 +84,7 @@ export function fromRawSync(raw: RawValue): unknown {
 }
 
 function decodeNow(raw: RawValue): unknown {
-  const refs = raw.refs.map((handle) => makeRef(handle));
+  const refs = raw.refs.map(adoptRef);
   return decode({
     header: raw.header,
     buffers: raw.buffers,

@@ -103,10 +103,26 @@ pub(crate) struct Attendance {
     idle: Handle,
     /// The loop must not sleep: it serves after polling.
     hurried: Cell<bool>,
+    /// News are being taken.
+    serving: Cell<bool>,
     closing: Cell<bool>,
     /// Handles that libuv still knows.
     open: Cell<u32>,
     hook: Cell<sys::napi_async_cleanup_hook_handle>,
+}
+
+thread_local! {
+    /// The attendance of this thread's event loop.
+    static ATTENDING: Cell<*const Attendance> = const { Cell::new(ptr::null()) };
+}
+
+/// There are news for an event loop. When they were made on its own thread, the loop neither sleeps nor ends before it has
+/// given them: nothing else may keep it alive.
+fn on_news() {
+    // SAFETY: taken away by `close` on this thread, before its memory goes.
+    if let Some(this) = unsafe { ATTENDING.get().as_ref() } {
+        this.hurry();
+    }
 }
 
 /// Attends to the bell on this thread's event loop, if no other thread does and there is such a loop. The callback gets
@@ -119,7 +135,7 @@ pub(crate) fn attend(env: Env, client: &Arc<Client>, callback: Value) -> Option<
         return None;
     }
     let event_loop = event_loop.cast::<c_void>();
-    let port = client.attend()?;
+    let port = client.attend(Box::new(on_news))?;
     let mut reference = ptr::null_mut();
     // SAFETY: `callback` is a function of the current environment.
     unsafe { sys::napi_create_reference(env, callback, 1, &raw mut reference) };
@@ -134,6 +150,7 @@ pub(crate) fn attend(env: Env, client: &Arc<Client>, callback: Value) -> Option<
         check: ptr::null_mut(),
         idle: ptr::null_mut(),
         hurried: Cell::new(false),
+        serving: Cell::new(false),
         closing: Cell::new(false),
         open: Cell::new(4),
         hook: Cell::new(ptr::null_mut()),
@@ -158,6 +175,7 @@ pub(crate) fn attend(env: Env, client: &Arc<Client>, callback: Value) -> Option<
         }
         sys::napi_add_async_cleanup_hook(env, Some(on_cleanup), owner.cast(), this.hook.as_ptr());
     }
+    ATTENDING.set(owner);
     Some(owner)
 }
 
@@ -177,10 +195,22 @@ impl Attendance {
         if self.closing.replace(true) {
             return;
         }
+        ATTENDING.set(ptr::null());
         self.client.close_port(self.port);
         for handle in [self.poll, self.prepare, self.check, self.idle] {
             // SAFETY: open handles of this thread's loop, closed once.
             unsafe { (self.uv.close)(handle, on_closed) };
+        }
+    }
+
+    fn hurry(&self) {
+        if self.serving.get() || self.closing.get() || self.hurried.replace(true) {
+            return;
+        }
+        // SAFETY: an open handle of this thread's loop, which does not sleep while one is idle.
+        unsafe {
+            (self.uv.idle_start)(self.idle, on_idle);
+            (self.uv.reference)(self.idle);
         }
     }
 
@@ -191,7 +221,9 @@ impl Attendance {
         let mut handles = ptr::null_mut();
         // SAFETY: on the thread of the environment, called by its loop.
         unsafe { sys::napi_open_handle_scope(self.env, &raw mut handles) };
+        self.serving.set(true);
         let events = self.client.serve(self.port);
+        self.serving.set(false);
         if !events.is_empty() {
             let scope = Scope { env: self.env };
             let argument = [numbers(scope, &events)];
@@ -232,10 +264,8 @@ unsafe fn owner<'a>(handle: Handle) -> &'a Attendance {
 unsafe extern "C" fn on_prepare(handle: Handle) {
     // SAFETY: called by libuv with an open handle of ours.
     let this = unsafe { owner(handle) };
-    if this.client.loop_sleeps(this.port) {
-        this.hurried.set(true);
-        // SAFETY: an open handle of this loop, which does not sleep while one is idle.
-        unsafe { (this.uv.idle_start)(this.idle, on_idle) };
+    if !this.hurried.get() && this.client.loop_sleeps(this.port) {
+        this.hurry();
     }
 }
 
@@ -247,7 +277,10 @@ unsafe extern "C" fn on_check(handle: Handle) {
     this.client.loop_wakes();
     if this.hurried.replace(false) {
         // SAFETY: an open handle of this loop.
-        unsafe { (this.uv.idle_stop)(this.idle) };
+        unsafe {
+            (this.uv.idle_stop)(this.idle);
+            (this.uv.unreference)(this.idle);
+        }
         this.serve();
     }
 }

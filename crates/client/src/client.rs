@@ -174,9 +174,13 @@ impl Client {
 
     /// Opens the mailbox of a JavaScript thread whose event loop polls [`Self::loop_event`] and calls
     /// [`Self::loop_sleeps`], [`Self::loop_wakes`] and [`Self::serve`]. `None` when another thread's loop does so.
-    pub fn attend(&self) -> Option<PortId> {
+    /// `on_news` is called on whichever thread makes the first of some news, besides waking the loop.
+    pub fn attend(&self, on_news: Notify) -> Option<PortId> {
         let bell = Arc::clone(&self.shared.bell);
-        let notify = Box::new(move || bell.call_loop());
+        let notify = Box::new(move || {
+            on_news();
+            bell.call_loop();
+        });
         self.shared.ports.open_attended(notify, || self.shared.bell.wake_up())
     }
 
