@@ -22,6 +22,7 @@ use crate::output::Printer;
 use crate::peers::{Handed, Peers};
 use crate::ports::{Event, Notify, PortId, Ports};
 use crate::rpc::Calls;
+use crate::watch::Watch;
 
 /// Stored values above this length are read as they are, not copied.
 const MAX_SMALL: usize = 64 * 1024;
@@ -71,6 +72,7 @@ pub(crate) struct Shared {
     pub(crate) peers: Peers,
     /// How others wake this process.
     pub(crate) bell: Arc<Ringer>,
+    pub(crate) watch: Watch,
     pub(crate) ports: Ports,
     pub(crate) states: Calls<NodeState>,
     pub(crate) named: Calls<Result<RefEntry, Failure>>,
@@ -118,6 +120,7 @@ impl Client {
             daemon,
             peers: Peers::default(),
             bell: Arc::new(bell),
+            watch: Watch::default(),
             ports: Ports::default(),
             states: Calls::default(),
             named: Calls::default(),
@@ -191,10 +194,21 @@ impl Client {
 
     /// The attending event loop is about to sleep. Returns whether it must not, and call [`Self::serve`] instead.
     pub fn loop_sleeps(&self, port: PortId) -> bool {
-        self.shared.bell.sleep();
-        let busy = self.shared.ports.has_events(port) || self.shared.peers.have_news();
+        let Shared { bell, watch, ports, peers, .. } = &*self.shared;
+        let mut busy = false;
+        if watch.is_worth() {
+            bell.watch();
+            let links = peers.open_links();
+            busy = watch.look(|| links.iter().any(|neighbour| neighbour.link.has_news()));
+        }
+        if !busy {
+            bell.sleep();
+            busy = ports.has_events(port) || peers.have_news();
+        }
         if busy {
-            self.shared.bell.wake_up();
+            bell.wake_up();
+        } else {
+            watch.sleeps();
         }
         busy
     }
@@ -208,7 +222,9 @@ impl Client {
     pub fn serve(&self, port: PortId) -> Vec<Event> {
         self.shared.bell.hush_loop();
         self.shared.bell.wake_up();
-        self.shared.receive_all();
+        if self.shared.receive_all() {
+            self.shared.watch.served();
+        }
         self.shared.ports.take(port)
     }
 

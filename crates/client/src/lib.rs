@@ -16,6 +16,7 @@ mod peers;
 mod ports;
 mod rpc;
 mod values;
+mod watch;
 
 pub use client::{Blocked, Client, ClientOptions};
 pub use error::{ConnectError, PutError};

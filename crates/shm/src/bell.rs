@@ -149,6 +149,13 @@ impl Ringer {
         bell::sleep(&self.attention());
     }
 
+    /// Owner: the loop looks all the time, so that nobody has to wake it, until it sleeps or wakes up; after either it
+    /// looks once more.
+    #[inline]
+    pub fn watch(&self) {
+        bell::watch(&self.attention());
+    }
+
     /// Owner: the loop runs, and looks before it sleeps.
     #[inline]
     pub fn wake_up(&self) {

@@ -63,6 +63,8 @@ pub(crate) mod bell {
     const ASLEEP: u64 = 1;
     /// The loop runs or was struck, and looks before it sleeps.
     const AWAKE: u64 = 2;
+    /// The loop looks all the time, and once more before it does anything else: nobody has to wake anybody.
+    const WATCHING: u64 = 3;
 
     /// The bit of the thread's word: it was struck in this turn.
     const TOLD: u64 = 1;
@@ -101,11 +103,14 @@ pub(crate) mod bell {
     #[inline]
     fn take<W: Word>(attention: &W, strike: &impl Fn(Ear)) -> bool {
         let seen = attention.load(Ordering::Relaxed);
-        if seen & PLACE != ASLEEP {
-            return false;
+        match seen & PLACE {
+            WATCHING => true,
+            ASLEEP => {
+                strike(Ear::Loop);
+                attention.swap_if(seen, seen - ASLEEP + AWAKE)
+            }
+            _ => false,
         }
-        strike(Ear::Loop);
-        attention.swap_if(seen, seen - ASLEEP + AWAKE)
     }
 
     #[inline]
@@ -124,6 +129,12 @@ pub(crate) mod bell {
         let turn = attention.load(Ordering::Relaxed) & !PLACE;
         attention.swap(turn.wrapping_add(PLACE + 1) | ASLEEP, Ordering::Relaxed);
         attention.fence(Fence::Sleep);
+    }
+
+    /// The loop looks all the time from here on, until it sleeps or wakes up, after each of which it looks once more.
+    #[inline]
+    pub(crate) fn watch<W: Word>(attention: &W) {
+        attention.swap(attention.load(Ordering::Relaxed) & !PLACE | WATCHING, Ordering::Relaxed);
     }
 
     /// The loop runs, and looks before it sleeps.

@@ -24,6 +24,8 @@ enum Loop {
     Alone,
     /// It is woken by something else first, and goes to sleep again without serving.
     Interrupted,
+    /// It watches before it sleeps.
+    Watching,
     /// It ends out of its sleep: something else woke it.
     Leaving,
 }
@@ -162,6 +164,13 @@ impl World {
                     bell::wake_up(&self.attention);
                 }
             }
+            Loop::Watching => {
+                bell::watch(&self.attention);
+                if self.has_news() {
+                    self.serve();
+                }
+                bell::watch(&self.attention);
+            }
             Loop::Leaving => {
                 bell::sleep(&self.attention);
                 bell::leave(&self.attention, &self.knocked, |ear| {
@@ -209,7 +218,7 @@ impl World {
         loop {
             if self.at_thread.is_struck() && way != Loop::Alone {
                 self.listen();
-            } else if matches!(way, Loop::Serving | Loop::Alone | Loop::Interrupted)
+            } else if matches!(way, Loop::Serving | Loop::Alone | Loop::Interrupted | Loop::Watching)
                 && (!sleeps || self.at_loop.is_struck())
             {
                 if sleeps {
@@ -304,6 +313,12 @@ fn a_serving_loop_misses_nothing() {
 #[test]
 fn a_loop_that_something_else_wakes_misses_nothing() {
     model(Loop::Interrupted, Work::Messages(1, 2), Fault::None);
+}
+
+#[test]
+fn a_loop_that_watches_misses_nothing() {
+    model(Loop::Watching, Work::Messages(1, 2), Fault::None);
+    model(Loop::Watching, Work::Events(1), Fault::None);
 }
 
 #[test]
