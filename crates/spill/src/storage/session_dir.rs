@@ -43,21 +43,21 @@ impl SessionDir {
                 Err(errno) => return Err(refused("open the session's directory", errno)),
             };
             check_private(&dir)?;
-            let lock = match open_lock(&dir, OFlags::RDWR | OFlags::CREATE) {
+            let mut lock = match open_lock(&dir, OFlags::RDONLY | OFlags::CREATE) {
                 Ok(lock) => lock,
                 Err(Errno::NOENT) => continue,
                 Err(errno) => return Err(refused("create the lock file", errno)),
             };
-            match retry(|| rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)) {
+            match try_lock(&dir, &mut lock) {
                 Ok(()) if is_linked(&lock) && is_linked(&dir) => {
-                    write_owner(&lock)?;
+                    write_owner(&dir)?;
                     return Ok(Self { dir, lock });
                 }
                 Ok(()) => {}
                 Err(Errno::WOULDBLOCK) => std::thread::sleep(std::time::Duration::from_millis(2)),
                 // Without locks a sweep leaves the directory alone, see `SessionDir::of_dead`.
                 Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS) => {
-                    write_owner(&lock)?;
+                    write_owner(&dir)?;
                     return Ok(Self { dir, lock });
                 }
                 Err(errno) => return Err(refused("lock the session's directory", errno)),
@@ -72,8 +72,8 @@ impl SessionDir {
     pub(super) fn of_dead(parent: &OwnedFd, name: &str) -> Option<Self> {
         let dir = open_dir(parent, Path::new(name)).ok()?;
         check_private(&dir).ok()?;
-        let lock = open_lock(&dir, OFlags::RDWR | OFlags::CREATE).ok()?;
-        retry(|| rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)).ok()?;
+        let mut lock = open_lock(&dir, OFlags::RDONLY | OFlags::CREATE).ok()?;
+        try_lock(&dir, &mut lock).ok()?;
         is_linked(&lock).then_some(Self { dir, lock })
     }
 
@@ -92,7 +92,7 @@ impl SessionDir {
     }
 
     pub(super) fn heartbeat(&self) -> Result<(), StorageError> {
-        write_owner(&self.lock)
+        write_owner(&self.dir)
     }
 
     /// Removes all files and the directory; the lock file last, since who holds that one sweeps. Returns the number of
@@ -149,8 +149,25 @@ fn is_linked(file: &OwnedFd) -> bool {
     rustix::fs::fstat(file).is_ok_and(|stat| stat.st_nlink > 0)
 }
 
-fn write_owner(lock: &OwnedFd) -> Result<(), StorageError> {
+/// Nobody writes to the lock file for long: a file system with files that are open for writing can't be made read-only.
+/// But NFS locks only such files.
+fn try_lock(dir: &OwnedFd, lock: &mut OwnedFd) -> Result<(), Errno> {
+    let try_it = |lock: &OwnedFd| retry(|| rustix::fs::flock(lock, FlockOperation::NonBlockingLockExclusive));
+    match try_it(lock) {
+        Err(Errno::BADF) => {
+            *lock = open_lock(dir, OFlags::RDWR)?;
+            try_it(lock)
+        }
+        result => result,
+    }
+}
+
+fn write_owner(dir: &OwnedFd) -> Result<(), StorageError> {
     let text = Owner::this_process().to_text();
-    retry(|| rustix::io::pwrite(lock, text.as_bytes(), 0)).map_err(|errno| refused("write the lock file", errno))?;
+    let write = || {
+        let file = open_lock(dir, OFlags::WRONLY)?;
+        retry(|| rustix::io::pwrite(&file, text.as_bytes(), 0))
+    };
+    write().map_err(|errno| refused("write the lock file", errno))?;
     Ok(())
 }
