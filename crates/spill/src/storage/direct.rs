@@ -142,38 +142,38 @@ impl Segment for FileSegment<'_> {
     fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<(), StorageError> {
         let block = BLOCK as usize;
         if !self.direct {
-            self.read(offset, into)?;
+            self.read(offset, into, into.len())?;
             let _ =
                 rustix::fs::fadvise(&self.file, offset, std::num::NonZeroU64::new(into.len() as u64), Advice::DontNeed);
             return Ok(());
         }
         let straight = if offset.is_multiple_of(BLOCK) && is_aligned(into) { into.len() / block * block } else { 0 };
         let (whole, rest) = into.split_at_mut(straight);
-        self.read(offset, whole)?;
+        self.read(offset, whole, straight)?;
         self.read_through_buffer(offset + straight as u64, rest)
     }
 }
 
 impl FileSegment<'_> {
-    fn read(&self, mut offset: u64, mut into: &mut [u8]) -> Result<(), StorageError> {
-        while !into.is_empty() {
+    /// Fills `into`, or as much as there is, but at least the first `needed` bytes.
+    fn read(&self, offset: u64, into: &mut [u8], needed: usize) -> Result<(), StorageError> {
+        let mut filled = 0;
+        while filled < into.len() {
             self.mode.check()?;
-            let length = into.len().min(PIECE);
-            match retry(|| rustix::io::pread(&self.file, &mut into[..length], offset)) {
-                Ok(0) => return Err(StorageError::CutOff),
+            let end = into.len().min(filled + PIECE);
+            match retry(|| rustix::io::pread(&self.file, &mut into[filled..end], offset + filled as u64)) {
                 Ok(count) => {
-                    into = &mut into[count..];
-                    offset += count as u64;
+                    filled += count;
                     // Direct I/O reads whole blocks of the device: an odd count is the file's end.
-                    if self.direct && !into.is_empty() && !count.is_multiple_of(512) {
-                        return Err(StorageError::CutOff);
+                    if count == 0 || self.direct && !count.is_multiple_of(512) {
+                        break;
                     }
                 }
                 Err(Errno::INVAL) if self.mode.fall_back(&self.file) => {}
                 Err(errno) => return Err(refused("read", errno)),
             }
         }
-        Ok(())
+        if filled < needed { Err(StorageError::CutOff) } else { Ok(()) }
     }
 
     /// Reads the blocks around what is wanted, and copies it out.
@@ -188,7 +188,7 @@ impl FileSegment<'_> {
                 let skip = (offset - from) as usize;
                 let count = into.len().min(BUFFER - skip);
                 let span = (skip + count).next_multiple_of(BLOCK as usize);
-                self.read(from, &mut buffer[..span])?;
+                self.read(from, &mut buffer[..span], skip + count)?;
                 let (now, later) = into.split_at_mut(count);
                 now.copy_from_slice(&buffer[skip..skip + count]);
                 into = later;

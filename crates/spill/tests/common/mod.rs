@@ -49,6 +49,12 @@ impl Random {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % limit.max(1)
     }
+
+    /// Below one of these limits.
+    pub fn below_one_of(&mut self, limits: &[u64]) -> usize {
+        let limit = limits[self.below(limits.len() as u64) as usize];
+        self.below(limit) as usize
+    }
 }
 
 pub struct Spill {
