@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
@@ -12,6 +13,10 @@ use super::{Refusal, StorageError};
 
 /// Its `flock` is held by the living owner; its text says who that is.
 pub(super) const LOCK: &str = "lock";
+
+/// How often somebody else's step is waited for, and how long each time.
+const TRIES: u32 = 1000;
+const PAUSE: Duration = Duration::from_millis(2);
 
 const PRIVATE: OFlags = OFlags::CLOEXEC.union(OFlags::NOFOLLOW);
 
@@ -32,7 +37,7 @@ impl SessionDir {
         })?;
         let path = parent.join(name);
         // A sweep may see the directory before it is locked. It then locks it itself, removes it, and lets go: once more.
-        for _ in 0..1000 {
+        for _ in 0..TRIES {
             match retry(|| rustix::fs::mkdir(&path, Mode::RWXU)) {
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(errno) => return Err(refused("create the session's directory", errno)),
@@ -54,7 +59,7 @@ impl SessionDir {
                     return Ok(Self { dir, lock });
                 }
                 Ok(()) => {}
-                Err(Errno::WOULDBLOCK) => std::thread::sleep(std::time::Duration::from_millis(2)),
+                Err(Errno::WOULDBLOCK) => std::thread::sleep(PAUSE),
                 // Without locks a sweep leaves the directory alone, see `SessionDir::of_dead`.
                 Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS) => {
                     write_owner(&dir)?;
@@ -83,12 +88,12 @@ impl SessionDir {
     }
 
     /// Who made it, and when it last showed that it lives, since 1970.
-    pub(super) fn owner(&self) -> (Option<Owner>, std::time::Duration) {
+    pub(super) fn owner(&self) -> (Option<Owner>, Duration) {
         let mut text = [0; 1024];
         let count = retry(|| rustix::io::pread(&self.lock, &mut text, 0)).unwrap_or(0);
         let owner = std::str::from_utf8(&text[..count]).ok().and_then(Owner::from_text);
         let seconds = rustix::fs::fstat(&self.lock).map_or(0, |stat| stat.st_mtime);
-        (owner, std::time::Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
+        (owner, Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
     }
 
     pub(super) fn heartbeat(&self) -> Result<(), StorageError> {
@@ -106,22 +111,19 @@ impl SessionDir {
                 continue;
             }
             let length = rustix::fs::statat(&self.dir, file, AtFlags::SYMLINK_NOFOLLOW).map_or(0, |stat| stat.st_size);
-            match rustix::fs::unlinkat(&self.dir, file, AtFlags::empty()) {
-                Ok(()) => {
-                    files += 1;
-                    bytes += u64::try_from(length).unwrap_or(0);
-                }
-                Err(Errno::NOENT) => {}
-                Err(errno) => return Err(errno),
+            ignore_gone(rustix::fs::unlinkat(&self.dir, file, AtFlags::empty()))?;
+            files += 1;
+            bytes += u64::try_from(length).unwrap_or(0);
+        }
+        // Between the two steps, somebody else who sweeps may see a directory without a lock and make one, to sweep it.
+        for _ in 0..TRIES {
+            ignore_gone(rustix::fs::unlinkat(&self.dir, LOCK, AtFlags::empty()))?;
+            match ignore_gone(rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)) {
+                Err(Errno::NOTEMPTY | Errno::EXIST) => std::thread::sleep(PAUSE),
+                result => return result.map(|()| (files, bytes)),
             }
         }
-        for (dir, file, flags) in [(&self.dir, LOCK, AtFlags::empty()), (parent, name, AtFlags::REMOVEDIR)] {
-            match rustix::fs::unlinkat(dir, file, flags) {
-                Ok(()) | Err(Errno::NOENT) => {}
-                Err(errno) => return Err(errno),
-            }
-        }
-        Ok((files, bytes))
+        Err(Errno::NOTEMPTY)
     }
 }
 
@@ -143,6 +145,10 @@ fn check_private(dir: &OwnedFd) -> Result<(), StorageError> {
     }
     let detail = "the session's directory is not private to this user".to_owned();
     Err(StorageError::Refused { why: Refusal::Denied, detail })
+}
+
+fn ignore_gone(result: Result<(), Errno>) -> Result<(), Errno> {
+    if result == Err(Errno::NOENT) { Ok(()) } else { result }
 }
 
 fn is_linked(file: &OwnedFd) -> bool {

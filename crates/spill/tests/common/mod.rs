@@ -198,3 +198,51 @@ impl Drop for Mount {
         let _ = Command::new("umount").arg("-l").arg(self.dir.path()).status();
     }
 }
+
+/// The role of a child, and where it works.
+pub const ROLE: &str = "HELIOSTAT_SPILL_CHILD";
+
+/// A process that runs the test `child` of this very program; killed at the end.
+pub struct Process {
+    child: std::process::Child,
+    lines: std::io::Lines<std::io::BufReader<std::process::ChildStdout>>,
+}
+
+impl Process {
+    pub fn start(role: &str, variables: &[(&str, &str)]) -> Self {
+        use std::io::BufRead as _;
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "child", "--ignored", "--nocapture"]).env(ROLE, role).envs(variables.iter().copied());
+        let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines }
+    }
+
+    /// Waits until the child prints a line that begins so; returns the rest of it.
+    pub fn hears(&mut self, start: &str) -> String {
+        let mut lines = self.lines.by_ref().map(|line| line.expect("the child prints text"));
+        let line = lines.find_map(|line| line.split_once(start).map(|(_, rest)| rest.to_owned()));
+        line.unwrap_or_else(|| panic!("the child ended without saying `{start}`"))
+    }
+
+    /// `kill -9`, and waits until it is gone.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Prints a line that `hears` hears, as a child.
+pub fn say(text: &str) {
+    use std::io::Write as _;
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{text}").unwrap();
+    out.flush().unwrap();
+}
