@@ -7,6 +7,7 @@ mod read;
 mod state;
 mod write;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use crate::config::{Config, Event};
 use crate::error::{OpenError, SpillError};
 use crate::map::Doomed;
 use crate::stats::Stats;
-use crate::storage::{self, Storage};
+use crate::storage::{self, Refusal, Storage, StorageError};
 use crate::{Key, Session};
 
 /// First pause before a failed deletion is tried again; doubled each time.
@@ -234,6 +235,13 @@ impl std::fmt::Debug for Engine {
     }
 }
 
+/// A bug in a storage, or in a library that it uses, fails one request; nobody waits for an answer that never comes.
+fn contained<T, E: From<StorageError>>(call: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    std::panic::catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| {
+        Err(StorageError::Refused { why: Refusal::Failed, detail: "its client panicked; this is a bug".into() }.into())
+    })
+}
+
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -268,9 +276,9 @@ impl Shared {
         self.push(target, Class::Chore, move |shared| {
             let storage = shared.storage(target);
             let uri = storage.uri().to_owned();
-            match storage.sweep() {
+            match contained(|| storage.sweep()) {
                 Ok(swept) => shared.tell(Event::Swept { uri, swept }),
-                Err(storage::StorageError::Cancelled) => {}
+                Err(StorageError::Cancelled) => {}
                 Err(error) => shared.tell(Event::SweepFailed { uri, detail: error.to_string() }),
             }
         });
@@ -278,7 +286,7 @@ impl Shared {
 
     fn push_delete(self: &Arc<Self>, doomed: Doomed, pause: Duration) {
         self.push(doomed.target, Class::Small, move |shared| {
-            let result = shared.storage(doomed.target).remove(doomed.segment);
+            let result = contained(|| shared.storage(doomed.target).remove(doomed.segment));
             let mut state = shared.lock();
             match result {
                 Ok(()) => state.deleted_segments += 1,
@@ -295,7 +303,7 @@ impl Shared {
     /// The last thread of a target: what is left of the session there goes.
     fn lane_ended(&self, target: usize) {
         let storage = self.storage(target);
-        let result = storage.close();
+        let result = contained(|| storage.close());
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = result {
             open.failures.push((storage.uri().to_owned(), error.to_string()));

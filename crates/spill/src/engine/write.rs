@@ -4,9 +4,9 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
-use super::Shared;
 use super::lane::Class;
 use super::state::{Pending, State};
+use super::{Shared, contained};
 use crate::config::Event;
 use crate::error::SpillError;
 use crate::format::{Layout, checksums, header, tail};
@@ -80,7 +80,8 @@ impl Shared {
             Err(StorageError::Cancelled)
         } else if open {
             let objects: Vec<_> = attempt.objects.iter().map(|pending| (pending.key, pending.bytes.clone())).collect();
-            write_segment(storage, (self.session, number), &objects, &attempt.sums).map(|written| (target, written))
+            let name = (self.session, number);
+            contained(|| write_segment(storage, name, &objects, &attempt.sums)).map(|written| (target, written))
         } else {
             // It was suspended while the batch waited.
             Err(StorageError::Refused { why: Refusal::Failed, detail: String::new() })
