@@ -8,26 +8,30 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use common::{KIB, MIB, Process, ROLE, Spill, content, say, segments, wait};
-use heliostat_spill::{Config, Corruption, Event, Refusal, RestoreError, Retry, Session, SpillError, sweep};
+use heliostat_spill::{Config, Corruption, Event, Refusal, RestoreError, Session, SpillError, sweep};
 use s3::{Fault, KEY_ID, Proxy, SECRET, Server, options};
 
 const ENDPOINT: &str = "HELIOSTAT_SPILL_ENDPOINT";
 
-/// Several parts for what has more than 5 MiB, and little patience.
-fn settings(address: std::net::SocketAddr) -> impl FnOnce(&mut Config) {
+/// Several parts for what has more than 5 MiB, short pauses, and as much patience as a busy machine needs.
+fn patient(address: std::net::SocketAddr) -> impl FnOnce(&mut Config) {
     move |config| {
         config.storage = options(address);
         config.buffer_size = 5 * MIB as u64;
-        let (pause, stall) = (Duration::from_millis(5), Duration::from_millis(400));
-        config.retry = Retry { tries: 6, pause, stall, slowest: 20 * MIB as u64 };
+        config.retry.pause = Duration::from_millis(5);
+        config.retry.stall = Duration::from_secs(60);
     }
 }
 
-/// The same with as much patience as a busy machine needs, where nothing stalls on purpose.
-fn patient(address: std::net::SocketAddr) -> impl FnOnce(&mut Config) {
+/// The same, but where a fault is a stall it need not last for long.
+fn settings(address: std::net::SocketAddr, fault: Fault) -> impl FnOnce(&mut Config) {
     move |config| {
-        settings(address)(config);
-        config.retry.stall = Duration::from_secs(60);
+        patient(address)(config);
+        if matches!(fault, Fault::Stall | Fault::StallInBody) {
+            config.retry.stall = Duration::from_millis(1500);
+            config.retry.slowest = 20 * MIB as u64;
+            config.retry.tries = 12;
+        }
     }
 }
 
@@ -75,20 +79,28 @@ fn objects_go_to_a_bucket_and_come_back_and_nothing_stays() {
 }
 
 #[test]
-fn failures_that_pass_are_got_over() {
+fn answers_that_say_no_are_got_over() {
+    get_over(&[Fault::Status(500), Fault::Status(503)]);
+}
+
+#[test]
+fn a_server_that_says_nothing_is_got_over() {
+    get_over(&[Fault::Stall]);
+}
+
+#[test]
+fn a_server_that_stops_in_the_middle_is_got_over() {
+    get_over(&[Fault::StallInBody]);
+}
+
+#[test]
+fn connections_that_break_and_bodies_that_are_too_short_are_got_over() {
+    get_over(&[Fault::Reset, Fault::Cut, Fault::Short, Fault::ResetRequest, Fault::LoseAnswer]);
+}
+
+fn get_over(faults: &[Fault]) {
     let Some(server) = Server::start() else { return };
-    let faults = [
-        Fault::Status(500),
-        Fault::Status(503),
-        Fault::Stall,
-        Fault::StallInBody,
-        Fault::Reset,
-        Fault::Cut,
-        Fault::Short,
-        Fault::ResetRequest,
-        Fault::LoseAnswer,
-    ];
-    for fault in faults {
+    for &fault in faults {
         // Every other try of the same request fails.
         let tries = std::sync::Mutex::new(std::collections::HashMap::<String, usize>::new());
         let proxy = Proxy::start(server.address, move |line, _| {
@@ -96,15 +108,19 @@ fn failures_that_pass_are_got_over() {
             if line.contains("?uploads") && !matches!(fault, Fault::Status(_) | Fault::Stall | Fault::ResetRequest) {
                 return Fault::None;
             }
+            // Each stall takes its time: those of the data alone.
+            if matches!(fault, Fault::Stall | Fault::StallInBody) && !line.contains(".seg") {
+                return Fault::None;
+            }
             let mut tries = tries.lock().unwrap();
             let count = tries.entry(line.to_owned()).or_default();
             *count += 1;
             if *count % 2 == 1 { fault } else { Fault::None }
         });
-        let spill = Spill::open(["s3://bucket/spill"], settings(proxy.address));
+        let spill = Spill::open(["s3://bucket/spill"], settings(proxy.address, fault));
         let sizes = [10, 100 * KIB, 2 * MIB];
         spill.put_all(0, &sizes);
-        let large = 11 * MIB;
+        let large = 9 * MIB;
         spill.put(100, content(100, large)).unwrap();
         for (number, &size) in (0..).zip(&sizes) {
             assert!(spill.get(number, size).unwrap() == content(number, size), "{fault:?}, {size}");
@@ -128,7 +144,7 @@ fn failures_that_last_end_and_leave_nothing_visible() {
                 if is_data { fault } else { Fault::None }
             });
             let spill = Spill::open(["s3://bucket/spill"], |config| {
-                settings(proxy.address)(config);
+                settings(proxy.address, fault)(config);
                 config.retry.tries = 3;
             });
             let error = spill.put(1, content(1, size)).unwrap_err();
@@ -156,7 +172,10 @@ fn failures_that_last_end_and_leave_nothing_visible() {
 fn reads_that_fail_for_good_say_so_and_work_again_later() {
     let Some(server) = Server::start() else { return };
     let proxy = Proxy::start(server.address, |_, _| Fault::None);
-    let spill = Spill::open(["s3://bucket/spill"], settings(proxy.address));
+    let spill = Spill::open(["s3://bucket/spill"], |config| {
+        settings(proxy.address, Fault::Stall)(config);
+        config.retry.tries = 3;
+    });
     let size = 3 * MIB;
     spill.put(1, content(1, size)).unwrap();
     for fault in [Fault::Status(500), Fault::Stall, Fault::Status(403)] {
@@ -313,20 +332,20 @@ fn is_remote(spill: &Spill, number: u32) -> bool {
 #[test]
 fn credentials_are_in_no_text() {
     let Some(server) = Server::start() else { return };
-    let mut texts = String::new();
+    let mut texts = Vec::new();
     for fault in [Fault::Status(403), Fault::Status(500), Fault::Status(400), Fault::Status(404), Fault::ResetRequest] {
         let proxy = Proxy::start(server.address, move |_, _| fault);
         let spill = Spill::open(["s3://bucket/spill"], |config| {
-            settings(proxy.address)(config);
+            patient(proxy.address)(config);
             config.retry.tries = 2;
             config.sweep = true;
-            texts += &format!("{config:?}");
+            texts.push(format!("{config:?}"));
         });
         let error = spill.put(1, content(1, KIB)).unwrap_err();
-        texts += &format!("{:?} {error} {error:?}", spill.engine);
+        texts.push(format!("{:?} {error} {error:?}", spill.engine));
         let (one, two) = (spill.events.recv().unwrap(), spill.events.recv().unwrap());
-        texts += &format!("{one:?} {two:?}");
-        texts += &format!("{:?}", spill.engine.shutdown(Duration::from_secs(600)));
+        texts.push(format!("{one:?} {two:?}"));
+        texts.push(format!("{:?}", spill.engine.shutdown(Duration::from_secs(600))));
     }
     // A bad option, and a bad endpoint.
     for (key, value) in [("secret_acess_key", SECRET), ("endpoint", SECRET)] {
@@ -334,10 +353,11 @@ fn credentials_are_in_no_text() {
         config.storage = [(key, value), ("access_key_id", KEY_ID), ("secret_access_key", SECRET)].into_iter().collect();
         config.retry.tries = 1;
         match sweep(&config) {
-            Ok(results) => texts += &format!("{results:?}"),
-            Err(error) => texts += &format!("{error} {error:?}"),
+            Ok(results) => texts.push(format!("{results:?}")),
+            Err(error) => texts.push(format!("{error} {error:?}")),
         }
     }
+    let texts = texts.join("\n");
     assert!(texts.contains("access is denied") && texts.contains("Injected"), "the errors say something: {texts}");
     assert!(!texts.contains(SECRET) && !texts.contains(KEY_ID), "{texts}");
 }

@@ -182,7 +182,7 @@ impl Remote {
     /// The object's real length, when a failure may come from its being too short: servers and the client say that in
     /// several ways.
     async fn measure(&self, path: &Path, failure: &Failure) -> Option<u64> {
-        if matches!(failure, Failure::Answer(Error::NotFound { .. })) {
+        if matches!(failure, Failure::Stalled | Failure::Answer(Error::NotFound { .. })) {
             return None;
         }
         let head = tokio::time::timeout(self.shared.retry.stall, self.client.objects.head(path)).await;
