@@ -137,6 +137,8 @@ fn small_objects_are_fused_until_a_segment_is_full_or_the_time_is_over() {
     spill.start(101, content(101, 200 * KIB)).recv().unwrap().unwrap();
     assert_eq!(segments(dir.path()).len(), 3, "a large one waits for nobody");
 
+    let patient = Spill::open([uri(&dir)], |config| config.flush_after = Duration::MAX);
+    patient.put(0, content(0, KIB)).unwrap();
     let hasty = Spill::open([uri(&dir)], |config| config.flush_after = Duration::from_millis(1));
     hasty.start(0, content(0, KIB)).recv().unwrap().unwrap();
 }
@@ -320,6 +322,10 @@ fn after_shutdown_everything_completes_and_nothing_is_left() {
     }
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     spill.shut();
+    // Who comes later is told so.
+    assert_eq!(spill.put(30, content(30, KIB)), Err(SpillError::ShutDown));
+    assert_eq!(spill.get(1, KIB), Err(RestoreError::ShutDown));
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
 #[test]

@@ -28,8 +28,11 @@ const LONGEST_DELETE_PAUSE: Duration = Duration::from_secs(60);
 
 /// Spills objects and restores them.
 ///
-/// Every call returns at once. Completions are called from the engine's threads, exactly once, and must not block; they
-/// may call the engine. Bytes that were handed over are held until their completion has been called.
+/// Every call but [`Engine::shutdown`] returns at once. Completions are called from the engine's threads (after a shutdown
+/// from the caller's), exactly once, and must not block; they may call the engine. Bytes that were handed over are let go
+/// before their completion is called; the connection to a server may hold them for a moment longer.
+///
+/// Dropping an engine shuts it down and waits for at most 10 seconds.
 pub struct Engine {
     shared: Arc<Shared>,
 }
@@ -103,10 +106,7 @@ impl Engine {
             None
         };
         if let Some(error) = refused {
-            state.notices.push(Box::new(move || (pending.done)(Err(error))));
-            drop(state);
-            self.shared.wake.notify_one();
-            return;
+            return self.shared.notify(state, move || (pending.done)(Err(error)));
         }
         state.under_way.insert(key);
         let size = pending.bytes.len() as u64;
@@ -164,9 +164,7 @@ impl Engine {
         if state.batch.objects.is_empty() {
             state.batch = Batch::default();
         }
-        state.notices.push(Box::new(move || (pending.done)(Err(SpillError::Freed))));
-        drop(state);
-        self.shared.wake.notify_one();
+        self.shared.notify(state, move || (pending.done)(Err(SpillError::Freed)));
         true
     }
 
@@ -245,6 +243,17 @@ fn contained<T, E: From<StorageError>>(call: impl FnOnce() -> Result<T, E>) -> R
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Calls a caller back, but not from its own call: it may hold locks that the callback wants.
+    fn notify(&self, mut state: MutexGuard<'_, State>, notice: impl FnOnce() + Send + 'static) {
+        if state.keeper_ended {
+            drop(state);
+            return notice();
+        }
+        state.notices.push(Box::new(notice));
+        drop(state);
+        self.wake.notify_one();
     }
 
     fn now(&self) -> Duration {

@@ -63,9 +63,7 @@ impl Engine {
                 return;
             }
         };
-        state.notices.push(Box::new(move || done(target, Err(error))));
-        drop(state);
-        self.shared.wake.notify_one();
+        self.shared.notify(state, move || done(target, Err(error)));
     }
 }
 

@@ -62,11 +62,7 @@ impl Shared {
         }
         state.spilling.end((0, 0), failed);
         // Not here: the caller's thread may be the one that called `spill`.
-        state
-            .notices
-            .push(Box::new(move || notices.into_iter().for_each(|(pending, error)| (pending.done)(Err(error)))));
-        drop(state);
-        self.wake.notify_one();
+        self.notify(state, move || notices.into_iter().for_each(|(pending, error)| (pending.done)(Err(error))));
     }
 
     fn write(self: &Arc<Self>, target: usize, mut attempt: Attempt) {
