@@ -77,7 +77,7 @@ impl Shared {
         } else if open {
             let objects: Vec<_> = attempt.objects.iter().map(|pending| (pending.key, pending.bytes.clone())).collect();
             let name = (self.session, number);
-            contained(|| write_segment(storage, name, &objects, &attempt.sums)).map(|written| (target, written))
+            contained(|| write_segment(storage, name, &objects, &attempt.sums))
         } else {
             // It was suspended while the batch waited.
             Err(StorageError::Refused { why: Refusal::Failed, detail: String::new() })
@@ -85,11 +85,7 @@ impl Shared {
         let mut state = self.lock();
         state.targets[target].load -= attempt.bytes;
         match result {
-            Ok((target, written)) => {
-                let change = state.targets[target].health.succeeded();
-                self.finish(state, target, written, attempt.objects);
-                self.tell_change(target, change, "");
-            }
+            Ok(written) => self.finish(state, target, written, attempt.objects),
             Err(StorageError::Cancelled) => {
                 state.targets[target].health.undecided();
                 drop(state);
@@ -120,6 +116,7 @@ impl Shared {
         written: Segment,
         objects: Vec<Pending>,
     ) {
+        let change = state.targets[target].health.succeeded();
         state.map.add(written.into_map(target));
         let bytes = objects.iter().map(|pending| pending.bytes.len() as u64).sum();
         state.spilling.end((objects.len() as u64, bytes), 0);
@@ -134,6 +131,7 @@ impl Shared {
             results.push(if freed { Err(SpillError::Freed) } else { Ok(()) });
         }
         drop(state);
+        self.tell_change(target, change, "");
         for doomed in doomed {
             self.push_delete(doomed, super::DELETE_PAUSE);
         }
