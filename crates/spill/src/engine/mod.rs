@@ -63,8 +63,17 @@ impl Engine {
     /// Starts an engine. Touches no storage: what is wrong with a directory or a server shows in events and errors later,
     /// what is wrong with the settings shows here.
     pub fn open(config: Config) -> Result<Self, OpenError> {
-        config.check()?;
+        config.check()?; // before the settings are used
         let storages = storage::open(&config)?;
+        Self::with_storages(config, storages)
+    }
+
+    /// The same over storages of the caller's own, instead of those that `config.uris` names.
+    pub fn with_storages(config: Config, storages: Vec<Arc<dyn Storage>>) -> Result<Self, OpenError> {
+        config.check()?;
+        if storages.is_empty() {
+            return Err(OpenError::NoTarget);
+        }
         let threads = config.max_io_workers;
         let lanes: Vec<_> = storages.into_iter().map(|storage| Arc::new(Lane::new(storage, threads))).collect();
         let shared = Arc::new(Shared {
