@@ -38,7 +38,7 @@ export function rival(theirs: Measured, ours: number): Row {
 
 /** The same for a figure that somebody published, of another machine. */
 export function published({ name, value, unit, better, source }: Published, ours: number): Row {
-  const theirs = { name: `  PUBLISHED, not measured: Ray, ${name}`, measured: value, unit, better };
+  const theirs = { name: `  PUBLISHED (64 vCPU), not measured: Ray, ${name}`, measured: value, unit, better };
   return { ...rival(theirs, ours), note: source };
 }
 
@@ -50,8 +50,8 @@ export interface Published {
   readonly source: string;
 }
 
-const MICROBENCHMARK = 'ray release/perf_metrics/microbenchmark.json @08444c4, 64 vCPU';
-const SINGLE_NODE = 'ray release/perf_metrics/scalability/single_node.json @0652555, 64 vCPU';
+const MICROBENCHMARK = 'ray@08444c4 release/perf_metrics/microbenchmark.json';
+const SINGLE_NODE = 'ray@0652555 release/perf_metrics/scalability/single_node.json';
 const perSecond = (name: string, value: number): Published => ({
   name,
   value,
@@ -67,7 +67,7 @@ const seconds = (name: string, value: number): Published => ({
   source: SINGLE_NODE,
 });
 
-/** What Ray publishes of its own release tests, for one client. */
+/** What Ray publishes of its own release tests: one client on a machine of 64 vCPUs, in that commit of its repository. */
 export const RAY = {
   oneAtATime: perSecond('single_client_tasks_sync', 980.7),
   inFlight: perSecond('single_client_tasks_async', 8_040.5),

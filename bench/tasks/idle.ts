@@ -11,6 +11,8 @@ const MIB = 1024 * 1024;
 const MORE_MIB = 15;
 /** Time to come to rest. */
 const SETTLE_MS = 2_000;
+/** Ends by itself, where nobody is left to end it. */
+const NOTHING = 'setTimeout(() => {}, 60_000)';
 
 const echo = remote(function echo(value: number) {
   return value;
@@ -18,7 +20,7 @@ const echo = remote(function echo(value: number) {
 
 export async function measure(add: Add): Promise<void> {
   const nodes: ChildProcess[] = Array.from({ length: WORKERS }, () =>
-    spawn(process.execPath, ['-e', 'setTimeout(() => {}, 1e9)'], { stdio: 'ignore' }),
+    spawn(process.execPath, ['-e', NOTHING], { stdio: 'ignore' }),
   );
   try {
     await init({ numCpus: WORKERS });
