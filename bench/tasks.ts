@@ -15,6 +15,8 @@ import type { Message } from './tasks/run.ts';
 import { LONG, QUICK } from './tasks/sizes.ts';
 
 const CASES = ['calls', 'chain', 'references', 'queue', 'memory', 'arrays', 'start', 'deaths', 'idle'];
+/** How Node ends a program that waits for what nothing is left to settle. */
+const RAN_DRY = 13;
 /** A case that takes longer hangs. */
 const LIMIT_MINUTES = Number(process.env['HELIOSTAT_LIMIT_MINUTES'] ?? (LONG ? 30 : 10));
 
@@ -42,6 +44,7 @@ function runCase(name: string): Promise<void> {
     });
     child.once('exit', (code, signal) => {
       clearTimeout(limit);
+      if (code === RAN_DRY) failure ??= 'waited with nothing left in its event loop';
       if (code !== 0) report.add({ name, failed: failure ?? `ended with ${signal ?? code}` });
       resolve();
     });
