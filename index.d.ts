@@ -41,7 +41,11 @@ export declare function refId(handle: number): string
 export declare function refState(handle: number): number
 /** The same, with the bytes of the serialised value. */
 export declare function refPlace(handle: number): [state: number, byteLength: number]
-export declare function wait(handles: number[], needed: number, failFast: boolean): number
+export declare function wait(handles: number[] | Uint32Array, needed: number, failFast: boolean): number
+/** Whether a handle is in the list twice. */
+export declare function hasTwins(handles: Uint32Array): boolean
+/** The places in the list of the first `count` references that have a value or failed. */
+export declare function readyPlaces(handles: Uint32Array, count: number): number[]
 export declare function endWait(wait: number): void
 /** 0: over, 1: the time ran out, 2: the task that waits was aborted. */
 export declare function block(handles: number[], timeoutMs: number): 0 | 1 | 2

@@ -334,22 +334,26 @@ export async function wait<T>(
   check.number(numReturns, 'numReturns', { min: 1, max: list.length, integer: true });
   options?.signal?.throwIfAborted();
   current();
-  const handles = list.map(handleOf);
+  const handles = new Uint32Array(list.length);
+  for (let index = 0; index < list.length; index++) handles[index] = handleOf(list[index] as ObjectRef);
   // One object has one handle in a process.
-  if (new Set(handles).size !== list.length)
-    throw new TypeError('wait() takes each reference once, but one is in the list twice');
+  if (native.hasTwins(handles)) throw new TypeError('wait() takes each reference once, but one is in the list twice');
   const id = translated(() => native.wait(handles, numReturns, false));
-  let isReady: boolean[];
+  let places: number[];
   try {
     if (id >= 0) await waitFor(id, list, options, () => undefined);
     // The wait holds the handles, disposed meanwhile or not.
-    isReady = translated(() => handles.map((handle) => native.refState(handle) >= 0));
+    places = translated(() => native.readyPlaces(handles, numReturns));
   } finally {
     if (id >= 0) endWait(id);
   }
-  const ready: ObjectRef<T>[] = [];
+  const ready = places.map((place) => list[place] as ObjectRef<T>);
   const pending: ObjectRef<T>[] = [];
-  for (const [index, ref] of list.entries()) (ready.length < numReturns && isReady[index] ? ready : pending).push(ref);
+  let from = 0;
+  for (const place of [...places, list.length]) {
+    for (let index = from; index < place; index++) pending.push(list[index] as ObjectRef<T>);
+    from = place + 1;
+  }
   return { ready, pending };
 }
 

@@ -3,12 +3,13 @@ import { cancelOnAbort } from './cancel.cjs';
 import * as check from './check.cjs';
 import { parentExecution } from './context.cjs';
 import { notYet } from './errors.cjs';
+import { noteArguments } from './large-arguments.cjs';
 import { native } from './native.cjs';
 import { type CallSite, handleOf, makeRef, ObjectRef, session } from './object-ref.cjs';
 import { Finalizers } from './realm.cjs';
 import { current } from './runtime.cjs';
 import { checkOptions, flagsOf, needsOf, type Options, timeoutOf } from './task-options.cjs';
-import { contentHash, withEncoded, withParts, withRoom, writeSmallArray } from './transfer.cjs';
+import { contentHash, withParts, withRoom, writeSmallArray } from './transfer.cjs';
 import type { ActorOptions, RemoteClass, RemoteFunction, TaskOptions } from './types.cjs';
 import { encode } from './values/index.cjs';
 
@@ -32,6 +33,7 @@ const held = new Finalizers<Captured>(({ hash, session: owner }) => {
 /** A call as native code knows it. */
 interface Call {
   number: number;
+  name: string;
   /** The function that it calls, which lives as long as it. */
   captured: Captured;
   /** Whether it gives one value: then small arguments go the short way. */
@@ -71,12 +73,14 @@ export class Remote {
     });
     const { numReturns, signal } = this.#options;
     const cancelled = signal?.aborted ?? false;
-    const handles = withRoom(() =>
-      withEncoded(values, (...parts) =>
-        native.submit(call.number, ...parts, positions, byRef, parentExecution(), cancelled),
-      ),
-    );
     const site = callSite(this.remote);
+    const handles = withRoom(() => {
+      const encoded = encode(values);
+      noteArguments(call.name, values, encoded, site);
+      return withParts(encoded, (...parts) =>
+        native.submit(call.number, ...parts, positions, byRef, parentExecution(), cancelled),
+      );
+    });
     const results = handles.map((handle) => makeRef(handle, site));
     if (signal !== undefined && !cancelled) cancelOnAbort(signal, results[0] as ObjectRef);
     return numReturns === undefined ? (results[0] as ObjectRef) : results;
@@ -117,7 +121,7 @@ export class Remote {
       timeoutOf(options),
       flagsOf(options),
     );
-    const call = { number, captured, single: numReturns === undefined && signal === undefined };
+    const call = { number, name, captured, single: numReturns === undefined && signal === undefined };
     calls.register(call, number);
     this.#call = call;
     return call;

@@ -277,8 +277,13 @@ impl Scope {
         Ok((0..length).map(element).collect())
     }
 
-    /// An array of small whole numbers.
+    /// An array of small whole numbers; a `Uint32Array` where there are many.
     pub(crate) fn handles(self, array: Value) -> Result<Vec<u32>, Thrown> {
+        // SAFETY: the bytes are copied at once.
+        if let Ok(bytes) = unsafe { self.view(array) } {
+            let (words, _) = bytes.as_chunks::<4>();
+            return Ok(words.iter().map(|word| u32::from_ne_bytes(*word)).collect());
+        }
         self.elements(array)?.into_iter().map(|value| self.get_u32(value)).collect()
     }
 

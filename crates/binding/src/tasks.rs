@@ -16,10 +16,15 @@ use crate::views::Label;
 /// Results of tasks that are being handed over one by one.
 static RESULTS: Mutex<Option<HashMap<ExecutionId, Results>>> = Mutex::new(None);
 
+/// Most bytes of results within one message; what is beyond goes to the store.
+const MAX_INLINE: usize = 1 << 20;
+
 #[derive(Default)]
 struct Results {
     values: Vec<heliostat_proto::Value>,
     contains: Vec<Handle>,
+    /// Bytes within the message.
+    inline: usize,
 }
 
 fn results<R>(body: impl FnOnce(&mut HashMap<ExecutionId, Results>) -> R) -> R {
@@ -185,12 +190,17 @@ raw_functions! {
     fn add_result = c"addResult" (execution, header, header_len, buffers, refs) |scope| {
         let (client, execution) = (client()?, scope.get_u32(execution)?);
         with_parts(scope, [header, header_len, buffers, refs], |given| {
-            let index = results(|all| all.entry(execution).or_default().values.len() as u32);
+            let (index, inline) = results(|all| {
+                let entry = all.entry(execution).or_default();
+                (entry.values.len() as u32, entry.inline)
+            });
             let spec = client.with_core(|core| core.execution(execution).map(|e| (e.spec.task, e.spec.seat)));
             let (task, caller) = spec.ok_or_else(|| Thrown::argument("a running task"))?;
-            let blob = given.blob(&client, task.object(index + 1), caller)?;
+            let id = task.object(index + 1);
+            let blob = if inline > MAX_INLINE { given.stored(&client, id, caller)? } else { given.blob(&client, id, caller)? };
             results(|all| {
                 let entry = all.entry(execution).or_default();
+                entry.inline += if let heliostat_proto::Blob::Inline(bytes) = &blob { bytes.len() } else { 0 };
                 entry.values.push(heliostat_proto::Value::Ready(blob));
                 entry.contains.extend_from_slice(given.parts.refs);
             });
@@ -237,7 +247,7 @@ raw_functions! {
         let (client, execution, nanos) = (client()?, scope.get_u32(execution)?, scope.get_f64(nanos)?);
         let again = scope.get_bool(again)?;
         let nanos = if nanos < 0.0 { crate::small::ran() } else { nanos as u64 };
-        let Results { values, contains } = results(|all| all.remove(&execution)).unwrap_or_default();
+        let Results { values, contains, .. } = results(|all| all.remove(&execution)).unwrap_or_default();
         client.with_core(|core| core.finish(execution, values, &contains, nanos, again));
         Ok(scope.undefined())
     }

@@ -51,6 +51,16 @@ impl Given<'_> {
     }
 }
 
+impl Given<'_> {
+    /// The same, in the store however small it is.
+    pub(crate) fn stored(&self, client: &Client, id: ObjectId, owner: u32) -> Result<Blob, Thrown> {
+        match self.draft {
+            Some(draft) => drafts::seal(client, draft, id, owner, self.parts),
+            None => client.stored(id, owner, self.parts).map_err(|error| put_error(&error)),
+        }
+    }
+}
+
 /// Calls `body` with the parts that JavaScript passed: header, its length, out-of-band buffers or the number of a
 /// draft, references.
 pub(crate) fn with_parts<R>(

@@ -19,6 +19,23 @@ raw_functions! {
         Ok(scope.number(client.wait(port, &handles, needed, fail_fast).map_or(-1.0, f64::from)))
     }
 
+    /// Whether a handle is in the list twice.
+    fn has_twins = c"hasTwins" (handles) |scope| {
+        let mut handles = scope.handles(handles)?;
+        handles.sort_unstable();
+        Ok(scope.bool(!handles.is_sorted_by(|one, next| one < next)))
+    }
+
+    /// The places in the list of the first `count` references that have a value or failed.
+    fn ready_places = c"readyPlaces" (handles, count) |scope| {
+        let (client, handles, count) = (client()?, scope.handles(handles)?, scope.get_u32(count)? as usize);
+        let ready = client.with_core(|core| {
+            let ready = handles.iter().enumerate().filter(|(_, handle)| core.is_ready(**handle));
+            ready.map(|(place, _)| place as u32).take(count).collect::<Vec<u32>>()
+        });
+        Ok(scope.array(ready.into_iter().map(|place| scope.u32(place))))
+    }
+
     /// Ends a wait, over or not.
     fn end_wait = c"endWait" (wait) |scope| {
         let wait = scope.get_u32(wait)?;

@@ -59,6 +59,13 @@ impl Client {
         if size <= self.welcome().inline_limit {
             return Ok(Blob::Inline(self.inline(parts)));
         }
+        self.stored(id, owner, parts)
+    }
+
+    /// Lays a value out in the store, however small it is; see [`Self::blob`].
+    pub fn stored(&self, id: ObjectId, owner: u32, parts: Parts<'_>) -> Result<Blob, PutError> {
+        let refs = self.entries(parts.refs);
+        let lens = || parts.buffers.iter().map(|buffer| buffer.len() as u64);
         let layout = Layout::new(parts.header.len(), lens(), refs.len(), true);
         let places: Vec<(u64, u64)> = layout.buffers().collect();
         let first = places.first().map_or(layout.total(), |(offset, _)| *offset);

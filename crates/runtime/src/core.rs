@@ -285,6 +285,11 @@ impl Core {
         self.objects.get(handle)?.value.as_ref()
     }
 
+    /// Whether there is a value, or a failure.
+    pub fn is_ready(&self, handle: Handle) -> bool {
+        self.objects.is_ready(handle)
+    }
+
     /// The references inside the value, by the program's handles of this process.
     pub fn contained(&mut self, handle: Handle) -> &[Handle] {
         self.objects.get(handle).and_then(|object| object.extra.as_ref()).map_or(&[], |extra| &extra.contains)

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 
 use heliostat_proto::message::{FunctionHash, Resources, ToDaemon, ToPeer};
-use heliostat_proto::{Failure, TaskId, Value, WorkerId};
+use heliostat_proto::{Blob, Failure, TaskId, Value, WorkerId};
 
 use crate::action::Action;
 use crate::core::{Core, Look, Values, refs_in};
@@ -21,6 +21,8 @@ const AHEAD_NANOS: u64 = 1_000_000;
 pub(crate) const STALLED_MS: u64 = 10;
 /// Most tasks in flight to one worker.
 const MAX_AHEAD: usize = 512;
+/// Most bytes of arguments within a message: a frame must not be longer than what a receiver takes.
+const MAX_INLINE: usize = heliostat_proto::frame::MAX_BODY / 2;
 /// An idle lease is given back after this many milliseconds.
 const IDLE_MS: u64 = 25;
 
@@ -143,6 +145,18 @@ impl Core {
                 }
                 None => return,
             }
+        }
+        let inline: usize =
+            spec.by_ref.iter().map(|(_, blob)| if let Blob::Inline(bytes) = blob { bytes.len() } else { 0 }).sum();
+        if inline > MAX_INLINE {
+            let message = format!(
+                "the {} arguments of {}() that went by reference take {inline} bytes in one message, more than {MAX_INLINE}",
+                spec.by_ref.len(),
+                spec.name
+            );
+            let hint =
+                "put small values into one array and pass a reference to that, or pass the references inside an array";
+            return self.fail_task(id, Failure::new("SERIALIZATION", message).hint(hint));
         }
         task.stage = Stage::Sent(lease);
         let retriable = task.retries_left != 0;

@@ -190,6 +190,14 @@ impl Objects {
         }
     }
 
+    pub(crate) fn is_ready(&self, handle: Handle) -> bool {
+        match self.table.get(handle) {
+            Some(Entry::Plain(_)) => true,
+            Some(Entry::Full(object)) => object.value.is_some(),
+            None => false,
+        }
+    }
+
     pub(crate) fn get(&mut self, handle: Handle) -> Option<&Object> {
         self.get_mut(handle).map(|object| &*object)
     }
