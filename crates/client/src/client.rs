@@ -192,19 +192,19 @@ impl Client {
         self.shared.bell.at_loop()
     }
 
-    /// The attending event loop is about to sleep. Returns whether it must not, and call [`Self::serve`] instead.
+    /// The attending event loop is about to sleep. Returns whether it must not: there are news to [take](Self::serve).
     pub fn loop_sleeps(&self, port: PortId) -> bool {
         let Shared { bell, watch, ports, peers, .. } = &*self.shared;
-        let mut busy = false;
         if watch.is_worth() {
             bell.watch();
             let links = peers.open_links();
-            busy = watch.look(|| links.iter().any(|neighbour| neighbour.link.has_news()));
+            while !ports.has_events(port) && watch.look(|| links.iter().any(|neighbour| neighbour.link.has_news())) {
+                // What concerns no program, such as the next task of a chain, is done without leaving.
+                self.shared.receive_all();
+            }
         }
-        if !busy {
-            bell.sleep();
-            busy = ports.has_events(port) || peers.have_news();
-        }
+        bell.sleep();
+        let busy = ports.has_events(port) || peers.have_news();
         if busy {
             bell.wake_up();
         } else {
@@ -218,9 +218,13 @@ impl Client {
         self.shared.bell.wake_up();
     }
 
+    /// The attending event loop was woken by its event.
+    pub fn loop_rung(&self) {
+        self.shared.bell.hush_loop();
+    }
+
     /// Takes what others sent, on the attending thread, and gives its news.
     pub fn serve(&self, port: PortId) -> Vec<Event> {
-        self.shared.bell.hush_loop();
         self.shared.bell.wake_up();
         if self.shared.receive_all() {
             self.shared.watch.served();

@@ -15,6 +15,10 @@ const SHORT: Duration = Duration::from_micros(400);
 const MOST_CREDIT: u32 = 4;
 /// Looks between two glances at the clock.
 const LOOKS: u32 = 16;
+/// Who gives the processor away and gets it back after this long, shares it: the system then prefers those that sleep.
+const CROWDED: Duration = Duration::from_micros(30);
+/// For so long after that it sleeps at once.
+const RESTRAINT: Duration = Duration::from_millis(20);
 
 /// What the last sleeps and watches gave.
 #[derive(Debug)]
@@ -23,6 +27,8 @@ pub(crate) struct Watch {
     /// Nanoseconds from `began` to the last sleep; 0 when it was ended by a message already.
     slept: AtomicU64,
     credit: AtomicU32,
+    /// Nanoseconds from `began` to the end of restraint.
+    crowded: AtomicU64,
     /// Whether another processor can work meanwhile.
     useful: bool,
 }
@@ -30,19 +36,26 @@ pub(crate) struct Watch {
 impl Default for Watch {
     fn default() -> Self {
         let useful = std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1);
-        Self { began: Instant::now(), slept: AtomicU64::new(0), credit: AtomicU32::new(0), useful }
+        Self {
+            began: Instant::now(),
+            slept: AtomicU64::new(0),
+            credit: AtomicU32::new(0),
+            crowded: AtomicU64::new(0),
+            useful,
+        }
     }
 }
 
 impl Watch {
     /// Whether the next moment is worth watching.
     pub(crate) fn is_worth(&self) -> bool {
-        self.useful && self.credit.load(Ordering::Relaxed) > 0
+        self.useful && self.credit.load(Ordering::Relaxed) > 0 && self.crowded.load(Ordering::Relaxed) <= self.now()
     }
 
     /// Looks until something is there or the moment is over. Returns whether something is.
     pub(crate) fn look(&self, mut is_there: impl FnMut() -> bool) -> bool {
-        let end = Instant::now() + MOMENT;
+        let mut before = Instant::now();
+        let end = before + MOMENT;
         loop {
             for _ in 0..LOOKS {
                 if is_there() {
@@ -53,17 +66,27 @@ impl Watch {
             }
             // Who waits for this processor may be the one that answers.
             std::thread::yield_now();
-            if Instant::now() >= end {
+            let now = Instant::now();
+            if now - before > CROWDED {
+                self.crowded.store(self.now() + RESTRAINT.as_nanos() as u64, Ordering::Relaxed);
+                return is_there();
+            }
+            if now >= end {
                 let credit = self.credit.load(Ordering::Relaxed);
                 self.credit.store(credit.saturating_sub(1), Ordering::Relaxed);
                 return false;
             }
+            before = now;
         }
+    }
+
+    fn now(&self) -> u64 {
+        self.began.elapsed().as_nanos() as u64
     }
 
     /// It goes to sleep.
     pub(crate) fn sleeps(&self) {
-        self.slept.store(self.began.elapsed().as_nanos() as u64 | 1, Ordering::Relaxed);
+        self.slept.store(self.now() | 1, Ordering::Relaxed);
     }
 
     /// A message ended its sleep, if it slept.
@@ -72,7 +95,7 @@ impl Watch {
         if slept == 0 {
             return;
         }
-        let length = (self.began.elapsed().as_nanos() as u64).saturating_sub(slept);
+        let length = self.now().saturating_sub(slept);
         if length < SHORT.as_nanos() as u64 {
             self.gain();
         }
@@ -93,14 +116,19 @@ mod tests {
         let watch = Watch { useful: true, ..Watch::default() };
         assert!(!watch.is_worth());
         watch.sleeps();
-        watch.slept.store(watch.began.elapsed().as_nanos() as u64, Ordering::Relaxed);
         watch.served();
         assert!(watch.is_worth());
         assert!(watch.look(|| true) && watch.is_worth());
-        for _ in 0..2 {
+        for _ in 0..MOST_CREDIT {
+            // Unless the test's processor is crowded, which ends it as well.
             assert!(!watch.look(|| false));
         }
         assert!(!watch.is_worth());
+        watch.credit.store(1, Ordering::Relaxed);
+        watch.crowded.store(u64::MAX, Ordering::Relaxed);
+        assert!(!watch.is_worth(), "others want the processor");
+        watch.crowded.store(0, Ordering::Relaxed);
+        watch.credit.store(0, Ordering::Relaxed);
         watch.slept.store(1, Ordering::Relaxed);
         std::thread::sleep(SHORT);
         watch.served();
