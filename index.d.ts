@@ -81,7 +81,8 @@ export declare function beginTask(execution: number): void
 /** Runs that were aborted, and whether (1) they took too long: [execution, late, ...]. */
 export declare function takeAborted(): number[]
 export declare function overdueTask(execution: number): void
-export declare function nextTask(): RawTask | undefined
+/** `null` for a task that ended already, since its arguments are gone. */
+export declare function nextTask(): RawTask | null | undefined
 /** Functions that need not be kept any more. */
 export declare function takeForgotten(): number[] | undefined
 export declare function functionValue(fn: number): RawValue | undefined

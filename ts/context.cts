@@ -57,6 +57,10 @@ export class TaskRun {
     this.#abort?.abort(reason);
   }
 
+  get isAborted(): boolean {
+    return this.#aborted !== undefined;
+  }
+
   throwIfAborted(): void {
     if (this.#aborted !== undefined) throw this.#aborted;
   }
@@ -73,6 +77,11 @@ const outside = new AbortController();
 /** Sets the task that runs now. */
 export function setRunning(run: TaskRun | undefined): void {
   running = run;
+}
+
+/** The run that goes on although it does not count any more. */
+export function abortedRun(): TaskRun | undefined {
+  return running?.isAborted ? running : undefined;
 }
 
 /** Aborts the signal of the running task if its run was aborted, and returns its native number then. */

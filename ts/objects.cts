@@ -135,16 +135,26 @@ export function get(target: ObjectRef | readonly ObjectRef[], options?: GetOptio
 /** The commonest get, with as little around it as there can be. */
 function getOne(ref: ObjectRef): Promise<unknown> {
   const handle = handleOf(ref);
-  const value = readSmall(handle);
-  if (value !== NOT_SMALL) return Promise.resolve(value);
-  if (taskSignal() !== undefined) return read([ref], [handle], undefined).then((list) => list[0]);
-  const wait = translated(() => native.wait([handle], 1, true));
+  let wait: number;
+  try {
+    const value = translated(() => readSmall(handle));
+    if (value !== NOT_SMALL) return Promise.resolve(value);
+    if (taskSignal() !== undefined) return read([ref], [handle], undefined).then((list) => list[0]);
+    wait = translated(() => native.wait([handle], 1, true));
+  } catch (error) {
+    return Promise.reject(error);
+  }
   if (wait < 0) return fromFirst(ref, handle);
-  return new Promise((resolve) => {
+  return new Promise((resolve, reject) => {
     whenOver(wait, () => {
-      const now = readSmall(handle);
-      resolve(now === NOT_SMALL ? fromFirst(ref, handle) : now);
-      endWait(wait);
+      try {
+        const now = translated(() => readSmall(handle));
+        resolve(now === NOT_SMALL ? fromFirst(ref, handle) : now);
+      } catch (error) {
+        reject(error);
+      } finally {
+        endWait(wait);
+      }
     });
   });
 }

@@ -40,7 +40,7 @@ interface Call {
   single: boolean;
 }
 
-const calls = new FinalizationRegistry<number>((number) => native.dropCall(number));
+const calls = new Finalizers<number>((number) => native.dropCall(number));
 
 /** What remote() gives for a function. Found by this name where a value brings one. */
 export class Remote {

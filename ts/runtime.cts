@@ -11,7 +11,7 @@ import { atExit, native, thread } from './native.cjs';
 import { endSession, setEnded } from './object-ref.cjs';
 import { outer } from './realm.cjs';
 import * as system from './system.cjs';
-import { setCapacity, translated } from './transfer.cjs';
+import { setCapacity, setInlineLimit, translated } from './transfer.cjs';
 import type { Context, InitOptions } from './types.cjs';
 
 /**
@@ -200,13 +200,15 @@ function enter(raw: ReturnType<typeof native.startNode>, options: InitOptions, o
   // News go to the copy that came last; what waits in another one settles from here as well.
   thread.onEvents = onEvents;
   if (thread.workerId !== raw.workerId) {
-    abandonWaits();
+    // What settles now belongs to the session before.
     thread.session += 1;
+    abandonWaits();
     native.openPort(thread.deliver);
     thread.workerId = raw.workerId;
     thread.owns = owns;
   }
   setCapacity(raw.capacity);
+  setInlineLimit(raw.inlineLimit);
   shareTransfer();
   const context: Context = {
     address: raw.address,

@@ -74,9 +74,16 @@ export function fromRaw(raw: RawValue): Boxed | Promise<Boxed> {
   );
 }
 
+/** Whether a value needs imports first. Who waits for them, if anybody, asks again. */
+function isLater(header: Uint8Array): boolean {
+  const ready = prepare(header);
+  ready?.catch(() => undefined);
+  return ready !== undefined;
+}
+
 /** Like {@link fromRaw}, for code that cannot wait. */
 export function fromRawSync(raw: RawValue): unknown {
-  if (prepare(raw.header) === undefined) return decodeNow(raw);
+  if (!isLater(raw.header)) return decodeNow(raw);
   dropRefs(raw);
   throw new SerializationError('this value contains a function whose imports are not loaded in this process yet', {
     hint: 'use `await get(ref)` for it: importing its packages takes a turn of the event loop',
@@ -131,41 +138,53 @@ export function readSmall(handle: number): unknown {
   }
   // Reading it may run code that uses the memory.
   const header = bytes.slice(at, at + length);
-  if (prepare(header) !== undefined) return NOT_SMALL;
+  if (isLater(header)) return NOT_SMALL;
   const buffers: ArrayBuffer[] = [];
   for (let entry = TABLE; entry < at; entry += ENTRY) {
     const offset = words.getUint32(entry, true);
-    buffers.push(immutable((bytes.buffer as ArrayBuffer).slice(offset, offset + words.getUint32(entry + 8, true))));
+    buffers.push(immutable(bytes.slice(offset, offset + words.getUint32(entry + 8, true)).buffer));
   }
   return decode({ header, buffers, refs: noRefs, own: immutable });
 }
 
-/** Encodes a value into the scratch memory; the length of its header, or -1 when it is more than that. */
-export function writeSmall(value: unknown): number {
-  if (scratch === undefined) return -1;
-  const length = scratch.plain.write(value);
-  return length >= 0 ? length : intoScratch(scratch, encode(value));
+/** Bytes before the header of a value without buffers and references. */
+const HEAD = 16;
+/** Longest header of a value that stays inline. */
+let longest = 0;
+
+/** Sets the bytes up to which values stay inline. */
+export function setInlineLimit(bytes: number): void {
+  longest = bytes - HEAD;
 }
 
-/** Like {@link writeSmall}, for the arguments of a call. */
+/** Encodes a value into the scratch memory; the length of its header, or the encoded value when it is more than that. */
+export function writeSmall(value: unknown): number | Encoded {
+  if (scratch !== undefined) {
+    const length = scratch.plain.write(value);
+    if (length >= 0 && length <= longest) return length;
+  }
+  const encoded = encode(value);
+  const length = intoScratch(encoded);
+  return length >= 0 ? length : encoded;
+}
+
+/** The arguments of a call in the scratch memory: the length of their header, or -1 for other than a few primitives. */
 export function writeSmallArray(values: readonly unknown[]): number {
-  return scratch === undefined ? -1 : scratch.plain.writeArray(values);
+  const length = scratch === undefined ? -1 : scratch.plain.writeArray(values);
+  return length <= longest ? length : -1;
 }
 
-function intoScratch({ bytes }: Scratch, { header, buffers, refs, seals }: Encoded): number {
-  if (header.byteLength > bytes.byteLength || buffers.length + refs.length + seals.length > 0) return -1;
-  bytes.set(header);
+function intoScratch({ header, buffers, refs, seals }: Encoded): number {
+  if (scratch === undefined || buffers.length + refs.length + seals.length > 0) return -1;
+  if (header.byteLength > Math.min(scratch.bytes.byteLength, longest)) return -1;
+  scratch.bytes.set(header);
   return header.byteLength;
 }
 
 /** Stores a value, and returns its handle. */
 export function putValue(value: unknown): number {
-  if (scratch === undefined) return withEncoded(value, native.put);
-  const plain = scratch.plain.write(value);
-  if (plain >= 0) return native.putSmall(plain);
-  const encoded = encode(value);
-  const length = intoScratch(scratch, encoded);
-  return length >= 0 ? native.putSmall(length) : withParts(encoded, native.put);
+  const written = writeSmall(value);
+  return typeof written === 'number' ? native.putSmall(written) : withParts(written, native.put);
 }
 
 /** Decodes a value that is a header and nothing else. */

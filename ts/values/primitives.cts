@@ -1,6 +1,6 @@
 /**
  * The codec's shortest messages, without its machinery: primitives, and arrays of them, straight into bytes that the
- * caller has. Everything else takes the {@link encode} way; the bytes are the same.
+ * caller has. Everything else takes the {@link encode} way, whose reader reads these too.
  */
 import { PREFIX_LENGTH, SMALL_INT, Tag, VERSION } from './format.cjs';
 

@@ -1,6 +1,7 @@
 /** The functions that came with tasks, revived once, so that what they hold lasts between tasks. */
 import { native } from '../native.cjs';
 import { fromRaw } from '../transfer.cjs';
+import { views } from '../writes.cjs';
 import type { ErrorClass } from './retries.cjs';
 
 export type AnyFunction = (...args: unknown[]) => unknown;
@@ -25,6 +26,8 @@ export async function functionOf(number: number): Promise<Callable> {
   if (known !== undefined) return known;
   const raw = native.functionValue(number);
   if (raw === undefined) throw new Error('the function of this task did not arrive');
+  // What it captured may be written into like an argument.
+  if (raw.buffers.length > 0) views.given = true;
   const value = (await fromRaw(raw)).value as AnyFunction | [AnyFunction, ...ErrorClass[]];
   const [fn, ...retries] = Array.isArray(value) ? value : [value];
   const callable = { fn, retries: Array.isArray(value) ? retries : undefined };

@@ -1,10 +1,12 @@
 /** The program of a worker process: runs the tasks that arrive, one at a time. */
 
 import type { RawTask, RawValue } from '#native' with { 'resolution-mode': 'import' };
-import { setRunning, TaskRun, tellAborted } from '../context.cjs';
+import { abortedRun, setRunning, TaskRun, tellAborted } from '../context.cjs';
 import { native } from '../native.cjs';
+// References that arrive can be read whether or not the task's code imports the package.
+import '../objects.cjs';
 import { setAbortHandler, setTaskHandler, startWorker } from '../runtime.cjs';
-import { fromRaw, letGarbageGo, scratch } from '../transfer.cjs';
+import { fromRaw, letGarbageGo, type Scratch, scratch } from '../transfer.cjs';
 import { views } from '../writes.cjs';
 import { forget, functionOf } from './functions.cjs';
 import { addFailures, addResults, refuseWrites } from './results.cjs';
@@ -74,11 +76,14 @@ const GRACE_MS = 1_000;
 let overdue: NodeJS.Timeout | undefined;
 
 setAbortHandler(() => {
-  const execution = tellAborted();
-  if (execution === undefined) return;
+  tellAborted();
+  // Or a blocking wait has told it before.
+  const run = abortedRun();
+  if (run === undefined) return;
   clearTimeout(overdue);
-  // When the run has ended by then, native code knows.
-  overdue = setTimeout(() => native.overdueTask(execution), GRACE_MS);
+  overdue = setTimeout(() => {
+    if (abortedRun() === run) native.overdueTask(run.execution);
+  }, GRACE_MS);
 });
 
 /** A worker that had nothing to do for this long lets go of what its last tasks left behind. */
@@ -87,6 +92,8 @@ const IDLE_MS = 30;
 const TURN_MS = 10;
 /** What `nextSmall` says when there is no task. */
 const NONE = -1;
+/** The same when the next one takes the other way. */
+const OTHER = -2;
 
 let busy = false;
 let idle: NodeJS.Timeout | undefined;
@@ -100,18 +107,19 @@ function tidy(): void {
 function work(): Promise<void> | undefined {
   const began = performance.now();
   for (let count = 1; ; count++) {
-    const length = native.nextSmall();
+    const length = scratch === undefined ? OTHER : native.nextSmall();
     if (length === NONE) return undefined;
-    const pending = length >= 0 && scratch !== undefined ? runSmall(scratch, length, nodeId) : runNext();
+    let pending: Promise<void> | undefined;
+    if (length >= 0) pending = runSmall(scratch as Scratch, length, nodeId);
+    else {
+      const task = native.nextTask();
+      if (task === undefined) return undefined;
+      if (task !== null) pending = run(task);
+    }
     if (pending !== undefined) return pending.then(work);
     if (count % 16 === 0 && performance.now() - began > TURN_MS)
       return new Promise<void>((resolve) => setImmediate(resolve)).then(work);
   }
-}
-
-function runNext(): Promise<void> | undefined {
-  const task = native.nextTask();
-  return task === undefined ? undefined : run(task);
 }
 
 function rest(): void {
@@ -124,7 +132,13 @@ setTaskHandler(() => {
   busy = true;
   clearTimeout(idle);
   forget();
-  const pending = work();
+  let pending: Promise<void> | undefined;
+  try {
+    pending = work();
+  } catch (error) {
+    rest();
+    throw error;
+  }
   if (pending === undefined) rest();
   else void pending.finally(rest);
 });

@@ -1,7 +1,8 @@
 /** What becomes of a task: its results, or its failure, handed over to native code. */
 import { describeThrown, substitute, type Thrown } from '../failures.cjs';
 import { native } from '../native.cjs';
-import { type Take, withEncoded, withRoom } from '../transfer.cjs';
+import { type Take, withEncoded, withParts, withRoom } from '../transfer.cjs';
+import { type Encoded, encode } from '../values/index.cjs';
 import { readOnly, writesOfTask } from '../writes.cjs';
 
 /** What is said about a task that failed. */
@@ -34,9 +35,14 @@ export function addResults(task: Described, result: unknown): void {
   for (const item of result) addResult(task.execution, item);
 }
 
-/** Hands one result over. */
-export function addResult(execution: number, value: unknown): void {
-  withRoom(() => withEncoded(value, (...parts) => native.addResult(execution, ...parts)));
+/** Hands one result over, encoded already or not. What is tried again for want of room is encoded again. */
+export function addResult(execution: number, value: unknown, encoded?: Encoded): void {
+  let first = encoded;
+  withRoom(() => {
+    const now = first ?? encode(value);
+    first = undefined;
+    withParts(now, (...parts) => native.addResult(execution, ...parts));
+  });
 }
 
 /** Takes results back and hands the failure over instead. */

@@ -86,14 +86,14 @@ function finish(run: TaskRun, result: unknown): void {
   run.throwIfAborted();
   if (views.given) refuseWrites();
   const { execution } = run;
-  const length = writeSmall(result);
-  if (length < 0) {
-    addResult(execution, result);
+  const written = writeSmall(result);
+  if (typeof written === 'number') {
+    setRunning(undefined);
+    native.finishSmall(execution, written);
+  } else {
+    addResult(execution, result, written);
     setRunning(undefined);
     native.finishTask(execution, -1, false);
-  } else {
-    setRunning(undefined);
-    native.finishSmall(execution, length);
   }
 }
 

@@ -5,7 +5,7 @@ use std::ffi::c_void;
 use std::ptr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use heliostat_client::{Event, PortId};
+use heliostat_client::{Client, Event, PortId};
 use napi::sys;
 
 use crate::event_loop::{self, Attendance};
@@ -17,12 +17,12 @@ use crate::runtime::{self, client, current};
 static OPEN: Mutex<Option<HashMap<usize, Entry>>> = Mutex::new(None);
 
 /// How a thread learns of news.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 enum Entry {
     /// Its event loop takes what other processes send: the address of its [`Attendance`], used on that thread only.
     Loop { port: PortId, attendance: usize },
-    /// Other threads call a thread-safe function, given by its address.
-    Function { port: PortId, function: usize },
+    /// Other threads call a thread-safe function, given by its address. The membership is kept to tell of its end.
+    Function { port: PortId, function: usize, client: Arc<Client> },
 }
 
 /// A thread-safe function's address; N-API allows its calls from any thread.
@@ -49,7 +49,7 @@ fn entries<R>(body: impl FnOnce(&mut HashMap<usize, Entry>) -> R) -> R {
 
 /// The calling thread's port.
 pub(crate) fn of(env: Env) -> Option<PortId> {
-    entries(|open| open.get(&(env as usize)).copied()).map(|entry| match entry {
+    entries(|open| open.get(&(env as usize)).cloned()).map(|entry| match entry {
         Entry::Loop { port, .. } | Entry::Function { port, .. } => port,
     })
 }
@@ -67,6 +67,14 @@ pub(crate) fn numbers(scope: Scope, events: &[Event]) -> Value {
     }))
 }
 
+/// The calling thread's port, and the membership that it is of.
+fn mailbox(env: Env) -> Option<(Arc<Client>, PortId)> {
+    match entries(|open| open.get(&(env as usize)).cloned())? {
+        Entry::Function { port, client, .. } => Some((client, port)),
+        Entry::Loop { .. } => None,
+    }
+}
+
 /// Runs `body` while no thread can open a mailbox, if none has one or it is `forced`.
 pub(crate) fn when_unused<R>(forced: bool, body: impl FnOnce() -> R) -> Option<R> {
     entries(|open| (forced || open.is_empty()).then(body))
@@ -77,7 +85,8 @@ unsafe extern "C" fn deliver(env: Env, callback: Value, _context: *mut c_void, _
     if env.is_null() {
         return; // the environment is closing
     }
-    let (Some(client), Some(port)) = (current(), of(env)) else { return };
+    // Of the membership that the mailbox is of: it tells of its end when there is another already.
+    let Some((client, port)) = mailbox(env) else { return };
     let events = client.take_events(port);
     if events.is_empty() {
         return;
@@ -109,10 +118,8 @@ fn close(env: usize) -> bool {
         None => return false,
         // SAFETY: made by `open_port` on this thread, and closed only once: it was just taken out of the table.
         Some(Entry::Loop { attendance, .. }) => unsafe { (*(attendance as *mut Attendance)).close() },
-        Some(Entry::Function { port, function }) => {
-            if let Some(client) = current() {
-                client.close_port(port);
-            }
+        Some(Entry::Function { port, function, client }) => {
+            client.close_port(port);
             // SAFETY: made by `open_port` in this environment, and taken out of the table only once.
             unsafe {
                 sys::napi_release_threadsafe_function(
@@ -127,7 +134,7 @@ fn close(env: usize) -> bool {
 
 unsafe extern "C" fn on_cleanup(env: *mut c_void) {
     // An attending loop has its own hook, which waits for it.
-    let is_loop = matches!(entries(|open| open.get(&(env as usize)).copied()), Some(Entry::Loop { .. }));
+    let is_loop = matches!(entries(|open| open.get(&(env as usize)).cloned()), Some(Entry::Loop { .. }));
     if !is_loop && close(env as usize) {
         end_if_unused();
     }
@@ -161,7 +168,7 @@ raw_functions! {
         unsafe { sys::napi_unref_threadsafe_function(scope.env, function) };
         let waker = Waker(function as usize);
         let port = client.open_port(Box::new(move || waker.wake()));
-        entries(|open| open.insert(env, Entry::Function { port, function: function as usize }));
+        entries(|open| open.insert(env, Entry::Function { port, function: function as usize, client: Arc::clone(&client) }));
         // Another thread may have ended the membership until it could see this port.
         if current().is_none_or(|now| !Arc::ptr_eq(&now, &client)) {
             close(env);
@@ -184,7 +191,7 @@ raw_functions! {
     /// Whether pending news keep this thread's event loop alive.
     fn hold_loop = c"holdLoop" (hold) |scope| {
         let hold = scope.get_bool(hold)?;
-        match entries(|open| open.get(&(scope.env as usize)).copied()) {
+        match entries(|open| open.get(&(scope.env as usize)).cloned()) {
             None => {}
             // SAFETY: open on this thread, see above.
             Some(Entry::Loop { attendance, .. }) => unsafe { (*(attendance as *mut Attendance)).hold(hold) },

@@ -18,6 +18,8 @@ static RESULTS: Mutex<Option<HashMap<ExecutionId, Results>>> = Mutex::new(None);
 
 /// Most bytes of results within one message; what is beyond goes to the store.
 const MAX_INLINE: usize = 1 << 20;
+/// The same of what was thrown, which has no other place.
+const MAX_THROWN: usize = 16 << 20;
 
 #[derive(Default)]
 struct Results {
@@ -146,12 +148,22 @@ raw_functions! {
         });
         let Some((id, spec, function)) = taken else { return Ok(scope.undefined()) };
         crate::output::mark(&spec.name);
-        let args = read_blob(scope, &client, &spec.args, Label::Arguments)?;
-        let values = spec
-            .by_ref
-            .iter()
-            .map(|(position, blob)| read_blob(scope, &client, blob, Label::Argument(*position)))
-            .collect::<Result<Vec<Value>, Thrown>>()?;
+        let read = || {
+            let args = read_blob(scope, &client, &spec.args, Label::Arguments)?;
+            let by_ref = spec.by_ref.iter();
+            let values = by_ref.map(|(position, blob)| read_blob(scope, &client, blob, Label::Argument(*position)));
+            Ok::<_, Thrown>((args, values.collect::<Result<Vec<Value>, Thrown>>()?))
+        };
+        let (args, values) = match read() {
+            Ok(read) => read,
+            Err(thrown) => {
+                // Freed meanwhile: the task fails, its worker goes on.
+                let failure = Failure::new(&thrown.code, thrown.message);
+                let values = vec![heliostat_proto::Value::Failed(Box::new(failure)); spec.returns.unwrap_or(1) as usize];
+                client.with_core(|core| core.finish(id, values, &[], 0, false));
+                return Ok(scope.null());
+            }
+        };
         let object = scope.object();
         scope.set(object, c"execution", scope.u32(id));
         scope.set(object, c"taskId", scope.string(&spec.task.to_string()));
@@ -221,6 +233,12 @@ raw_functions! {
             failure = failure.fact(&scope.get_string(pair[0])?, fact);
         }
         with_parts(scope, [header, header_len, buffers, refs], |given| {
+            let buffers = given.parts.buffers.iter().map(|buffer| buffer.len()).sum::<usize>();
+            let size = given.parts.header.len() + buffers;
+            if results(|all| all.entry(execution).or_default().inline) + size > MAX_THROWN {
+                return Err(Thrown::new("SERIALIZATION", "what was thrown is too large to be sent"));
+            }
+            results(|all| all.entry(execution).or_default().inline += size);
             if !given.parts.header.is_empty() {
                 failure.thrown = Some(client.inline(given.parts));
             }

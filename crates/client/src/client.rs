@@ -24,6 +24,8 @@ use crate::ports::{Event, Notify, PortId, Ports};
 use crate::rpc::Calls;
 use crate::watch::Watch;
 
+/// The event loop's other work waits for so long at most while messages follow each other.
+const WATCHED: Duration = Duration::from_millis(1);
 /// Stored values above this length are read as they are, not copied.
 const MAX_SMALL: usize = 64 * 1024;
 
@@ -197,8 +199,12 @@ impl Client {
         let Shared { bell, watch, ports, peers, .. } = &*self.shared;
         if watch.is_worth() {
             bell.watch();
-            let links = peers.open_links();
-            while !ports.has_events(port) && watch.look(|| links.iter().any(|neighbour| neighbour.link.has_news())) {
+            let end = Instant::now() + WATCHED;
+            while !ports.has_events(port) && Instant::now() < end {
+                let links = peers.open_links();
+                if !watch.look(|| links.iter().any(|neighbour| neighbour.link.has_news())) {
+                    break;
+                }
                 // What concerns no program, such as the next task of a chain, is done without leaving.
                 self.shared.receive_all();
             }

@@ -154,7 +154,9 @@ impl Reader<'_> {
     /// Tells the daemon when the task in this process waits, and when it goes on.
     fn lend(&mut self, now: u64) -> Option<u64> {
         let blocked = self.shared.blocked.load(Ordering::Acquire);
-        let waiting = self.shared.lends && (blocked > 0 || self.shared.ports.waiting() > 0);
+        let waits = self.shared.lends && (blocked > 0 || self.shared.ports.waiting() > 0);
+        // What a task left waiting when it ended keeps nobody.
+        let waiting = waits && self.shared.lock_core().runs();
         if !waiting {
             self.waiting_since = None;
             if std::mem::replace(&mut self.lent, false) {

@@ -78,7 +78,7 @@ impl Executions {
 
 impl Core {
     pub(crate) fn on_run(&mut self, caller: WorkerId, spec: TaskSpec, look: Look<'_>) {
-        if self.executions.paused {
+        if self.executions.paused && self.runs() {
             // It may be what the waiting task needs.
             let returned = vec![(spec.task, spec.attempt)];
             return self.send(caller, ToPeer::Paused { waiting: true, returned });
@@ -91,6 +91,11 @@ impl Core {
         let id = self.executions.table.insert(execution);
         self.executions.queue.push_back(id);
         self.actions.push(Action::Execute(id));
+    }
+
+    /// Whether a task runs here.
+    pub fn runs(&self) -> bool {
+        self.executions.table.len() > self.executions.queue.len()
     }
 
     /// The task that [`Self::next_execution`] takes next.
@@ -109,8 +114,7 @@ impl Core {
     /// Gives back what waits behind a task that takes long: it was sent ahead because such tasks were short so far.
     /// Returns when to look again.
     pub(crate) fn look_at_queue(&mut self, now: u64) -> Option<u64> {
-        let runs = self.executions.table.len() > self.executions.queue.len();
-        if !runs || self.executions.queue.is_empty() {
+        if !self.runs() || self.executions.queue.is_empty() {
             return None;
         }
         if self.executions.seen.0 != self.executions.taken {

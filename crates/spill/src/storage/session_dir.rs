@@ -115,12 +115,23 @@ impl SessionDir {
             files += 1;
             bytes += u64::try_from(length).unwrap_or(0);
         }
-        // Between the two steps, somebody else who sweeps may see a directory without a lock and make one, to sweep it.
+        // Between the two steps, somebody else may see a directory without a lock and make one: to sweep it, or to live in
+        // it. Whoever holds that one decides what becomes of the directory.
+        let mut taken = None;
         for _ in 0..TRIES {
             ignore_gone(rustix::fs::unlinkat(&self.dir, LOCK, AtFlags::empty()))?;
+            drop(taken.take());
             match ignore_gone(rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)) {
-                Err(Errno::NOTEMPTY | Errno::EXIST) => std::thread::sleep(PAUSE),
+                Err(Errno::NOTEMPTY | Errno::EXIST) => {}
                 result => return result.map(|()| (files, bytes)),
+            }
+            match open_lock(&self.dir, OFlags::RDONLY) {
+                Ok(mut lock) => match try_lock(&self.dir, &mut lock) {
+                    Ok(()) => taken = Some(lock),
+                    Err(_) => return Ok((files, bytes)),
+                },
+                Err(Errno::NOENT) => std::thread::sleep(PAUSE),
+                Err(errno) => return Err(errno),
             }
         }
         Err(Errno::NOTEMPTY)
