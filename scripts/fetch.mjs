@@ -19,6 +19,7 @@ const SETS = {
   /** Compilers, bundlers and tools around them, whose programs send functions. */
   compilers: {
     webpack: '5.112.2',
+    'ts-loader': '9.5.4',
     esbuild: '0.28.2',
     '@swc/core': '1.16.22',
     'ts-node': '10.9.2',
