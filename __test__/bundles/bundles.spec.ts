@@ -1,7 +1,8 @@
 /** Programs as compilers and bundlers make them: their functions run in workers, and stacks show lines of the sources. */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { each, makeProject, nodeOf, type Project, passes, showLines } from './support.js';
+import { nodeOf } from '../support/tools.js';
+import { each, makeProject, type Project, passes, showLines } from './support.js';
 
 /** Imports with their extension, as Node wants them. */
 function withExtensions({ dir }: Project, extension: string): void {

@@ -1,40 +1,19 @@
 /** The fixture program, compiled and run by the real tools in a directory of its own. */
 import { execFile, execFileSync } from 'node:child_process';
-import {
-  cpSync,
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from 'node:fs';
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import test, { type ExecutionContext } from 'ava';
+import type { ExecutionContext } from 'ava';
+import { modulesOf, testWith } from '../support/tools.js';
 
 const run = promisify(execFile);
 const ROOT = fileURLToPath(new URL('../../', import.meta.url));
 const FIXTURES = fileURLToPath(new URL('fixtures/', import.meta.url));
-/** Where `node scripts/fetch.mjs compilers nodes` installs them. */
-export const COMPILERS: string = join(ROOT, 'target/compilers/node_modules');
-const NODES = join(ROOT, 'target/nodes/node_modules');
 
-const installed = [COMPILERS, NODES].every((modules) => existsSync(join(modules, '.complete')));
-if (!installed) console.log('the compilers are not installed: `node scripts/fetch.mjs compilers nodes` does it');
-
-/** A test that needs the tools; without them it is skipped, but not in CI. */
-export const each: (title: string, body: (t: ExecutionContext) => Promise<void>) => void =
-  installed || process.env['CI'] === 'true' ? test.serial : test.serial.skip;
-
-/** Programs of Node by major version; the one that runs the tests is `process.execPath`. */
-export function nodeOf(major: number): string {
-  return join(NODES, `node${major}/bin/node`);
-}
+export const each: ReturnType<typeof testWith> = testWith('compilers', 'nodes');
+const COMPILERS = modulesOf('compilers');
 
 /** A program's directory. */
 export interface Project {

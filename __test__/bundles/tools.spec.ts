@@ -5,7 +5,8 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ExecutionContext } from 'ava';
 import { eventually } from '../support/cluster.js';
-import { COMPILERS, each, makeProject } from './support.js';
+import { modulesOf } from '../support/tools.js';
+import { each, makeProject } from './support.js';
 
 const PROGRAM = 'src/tools/program.mjs';
 
@@ -72,7 +73,13 @@ each('a driver under --inspect-brk stops at breakpoints after its functions were
 
 each('c8 counts what has run in the driver, and nothing else', async (t) => {
   const { dir } = makeProject(t, 'module');
-  const c8 = [join(COMPILERS, 'c8/bin/c8.js'), '--reporter=json', '--include=src/**', process.execPath, PROGRAM];
+  const c8 = [
+    join(modulesOf('compilers'), 'c8/bin/c8.js'),
+    '--reporter=json',
+    '--include=src/**',
+    process.execPath,
+    PROGRAM,
+  ];
   const counted = start(t, dir, c8);
   const [code] = await once(counted.child, 'close');
   t.is(code, 0, counted.output());

@@ -1,21 +1,17 @@
 /** Functions of packages that people use, wrapped in closures: what a task gives is what a call here gives. */
 import { execFile } from 'node:child_process';
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync } from 'node:fs';
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import test from 'ava';
+import { modulesOf, testWith } from '../support/tools.js';
 
 const run = promisify(execFile);
 const ROOT = fileURLToPath(new URL('../../', import.meta.url));
 const FIXTURES = fileURLToPath(new URL('fixtures/', import.meta.url));
-/** Where `node scripts/fetch.mjs corpus` installs them. */
-const PACKAGES = join(ROOT, 'target/corpus/node_modules');
-
-const installed = existsSync(join(PACKAGES, '.complete'));
-const each = installed || process.env['CI'] === 'true' ? test.serial : test.serial.skip;
-if (!installed) console.log('the packages are not installed: `node scripts/fetch.mjs corpus` does it');
+const PACKAGES = modulesOf('corpus');
+const each = testWith('corpus');
 
 /** A program in a directory of its own, in which `heliostat` is this repository. */
 function makeProject(): string {
