@@ -71,6 +71,26 @@ each('a driver under --inspect-brk stops at breakpoints after its functions were
   t.pass();
 });
 
+each('a chosen worker stops at the debugger statements of the functions it runs', async (t) => {
+  const { dir } = makeProject(t, 'module');
+  const program = start(t, dir, ['src/tools/worker.mjs']);
+  await program.sees(/OPEN ws:\S+ /);
+  const [, address] = /OPEN ws:\/\/([\d.]+:\d+)/.exec(program.output()) ?? [];
+  const debug = start(t, dir, ['inspect', String(address)]);
+  const say = (command: string) => debug.child.stdin?.write(`${command}\n`);
+  await debug.sees(/debug> /);
+  await program.sees(/ATTACHED/);
+  program.child.stdin?.write('\n');
+  // Its own line of the source.
+  await debug.sees(/break in .*worker\.mjs:11[\s\S]*debug> /);
+  say('exec scaled');
+  await debug.sees(/6\s+debug> /);
+  say('cont');
+  await program.sees(/RESULT 7/);
+  say('.exit');
+  t.is((await once(program.child, 'exit'))[0], 0);
+});
+
 each('c8 counts what has run in the driver, and nothing else', async (t) => {
   const { dir } = makeProject(t, 'module');
   const c8 = [
