@@ -69,7 +69,7 @@ const further = [
 ];
 
 await init({ numCpus: 1, objectStoreMemory: 64 << 20 });
-// The first workers start meanwhile, and take what processors there are.
+// A program that lets the event loop turn before its first call has what that costs once behind it; one that does not pays it there.
 if (when === 'later') await new Promise((resolve) => setTimeout(resolve, 500));
 const refs = [];
 const firstCall = milliseconds(() => refs.push(first.remote(1)));

@@ -14,8 +14,8 @@ import { warmUp } from './values/index.cjs';
 /** Starts the runtime, or joins a running one. */
 export async function init(options?: InitOptions): Promise<Context> {
   const context = isLeaving() ? await startAfterLeaving(options) : start(options);
-  // What sending the first function costs once, while the first workers start: they take longer.
-  warmUp();
+  // What sending the first function costs once, while the program does something else.
+  setImmediate(warmUp).unref();
   return context;
 }
 
