@@ -11,7 +11,7 @@ import { current } from './runtime.cjs';
 import { checkOptions, flagsOf, needsOf, type Options, timeoutOf } from './task-options.cjs';
 import { contentHash, withParts, withRoom, writeSmallArray } from './transfer.cjs';
 import type { ActorOptions, RemoteClass, RemoteFunction, TaskOptions } from './types.cjs';
-import { encode } from './values/index.cjs';
+import { encode, warnOfLarge } from './values/index.cjs';
 
 const DEFAULT_RETRIES = 3;
 /** Frames kept of each call, enough to name the user's line. */
@@ -136,7 +136,10 @@ export class Remote {
       // With the classes in one value, those that the function throws are the same ones in the worker.
       const encoded = encode(Array.isArray(retryExceptions) ? [this.#function, ...retryExceptions] : this.#function);
       const content = contentHash(encoded);
-      if (!native.useFunction(content)) withParts(encoded, (...parts) => native.defineFunction(content, ...parts));
+      if (!native.useFunction(content)) {
+        withParts(encoded, (...parts) => native.defineFunction(content, ...parts));
+        warnOfLarge(this.#function, encoded);
+      }
       return content;
     });
     const captured = { hash, session: session.current };

@@ -1,9 +1,10 @@
 /** Stack traces: remote frames, mapped to the user's source lines. */
 import { findSourceMap } from 'node:module';
 import { fileURLToPath } from 'node:url';
+import { type SourcePosition, sourcePosition } from './values/functions/source-maps.cjs';
 
 const FRAME = /^ {4}at /;
-const POSITION = /(\(|at (?:async )?)((?:file:\/\/|\/)[^():]*):(\d+):(\d+)(\)?)$/;
+const POSITION = /(\(|at (?:async )?)((?:file:\/\/|webpack-internal:\/\/|\/)[^():]*):(\d+):(\d+)(\)?)$/;
 /** Frames of Node's own machinery say nothing to a user, and neither do this package's. */
 const NODE = /^ {4}at (?:async )?(?:node:internal|.*\(node:)/;
 
@@ -51,16 +52,14 @@ function mapFrame(line: string): string {
   return `${line.slice(0, line.length - whole.length)}${before}${entry.file}:${entry.line}:${entry.column}${after}`;
 }
 
-function lookUp(
-  script: string,
-  line: number,
-  column: number,
-): { file: string; line: number; column: number } | undefined {
+function lookUp(script: string, line: number, column: number): SourcePosition | undefined {
   try {
     const path = script.startsWith('file:') ? fileURLToPath(script) : script;
     const map = findSourceMap(script) ?? findSourceMap(path);
     const entry = map?.findEntry(line - 1, column - 1);
-    if (entry === undefined || !('originalSource' in entry) || entry.originalSource === undefined) return undefined;
+    if (entry === undefined || !('originalSource' in entry) || entry.originalSource === undefined) {
+      return sourcePosition(script, line, column);
+    }
     const source = entry.originalSource;
     const file = source.startsWith('file:') ? fileURLToPath(source) : source;
     return { file, line: entry.originalLine + 1, column: entry.originalColumn + 1 };

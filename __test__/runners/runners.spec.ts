@@ -61,7 +61,7 @@ async function passesAgain(t: ExecutionContext, setup: Setup, tests: number): Pr
 }
 
 const each = installed || process.env['CI'] === 'true' ? test.serial : test.serial.skip;
-if (!installed) console.log('the test runners are not installed: `node scripts/runners.mjs` does it');
+if (!installed) console.log('the test runners are not installed: `node scripts/fetch.mjs runners` does it');
 
 for (const pool of ['forks', 'threads', 'vmThreads']) {
   each(`vitest, pool ${pool}`, async (t) => {

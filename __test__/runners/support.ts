@@ -19,7 +19,7 @@ import { eventually } from '../support/cluster.ts';
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url));
 const FIXTURE = fileURLToPath(new URL('fixtures/project/', import.meta.url));
-/** Where `node scripts/runners.mjs` installs them. */
+/** Where `node scripts/fetch.mjs runners` installs them. */
 const RUNNERS = join(ROOT, 'target/runners/node_modules');
 
 const PROGRAMS = { vitest: 'vitest/vitest.mjs', jest: 'jest/bin/jest.js' };

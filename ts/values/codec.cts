@@ -8,6 +8,9 @@ import type { Finding } from './refusal.cjs';
 import { isStackOverflow, MalformedHeader, publicError, Refusal } from './refusal.cjs';
 import { Writer } from './writer.cjs';
 
+/** Captured data of fewer bytes is nobody's problem. */
+const LARGE_CAPTURE = 1 << 20;
+
 /** A value in bytes. */
 export interface Encoded {
   /** A view of scratch: valid until the next call of encode, so its caller copies it at once. */
@@ -60,6 +63,14 @@ export function encode(value: unknown, options?: { root?: string }): Encoded {
 export function warmUp(): void {
   const loaded = require('./functions/warm-up.cjs') as typeof import('./functions/warm-up.cjs');
   loaded.warmUp();
+}
+
+/** Warns of a function that took much captured data along; `encoded` is what became of it. */
+export function warnOfLarge(fn: CallableFunction, { header, buffers }: Encoded): void {
+  const bytes = buffers.reduce((sum, { byteLength }) => sum + byteLength, header.byteLength);
+  if (bytes < LARGE_CAPTURE) return;
+  const loaded = require('./functions/large.cjs') as typeof import('./functions/large.cjs');
+  loaded.warnOfLarge(fn, bytes);
 }
 
 /** Every place inside `value` that cannot be sent. */

@@ -211,7 +211,10 @@ export function localOnly(value: object): { reason: string; hint: string } | und
     types.isWeakSet(value) ||
     Object.prototype.toString.call(value) === '[object WeakRef]'
   ) {
-    return { reason: 'is weak (WeakMap, WeakSet, WeakRef): its contents cannot be listed', hint: 'Use a Map or a Set' };
+    return {
+      reason: 'is weak (WeakMap, WeakSet, WeakRef): its contents cannot be listed',
+      hint: 'Use a Map or a Set; what a package keeps in one (a schema of zod) is made inside the function instead',
+    };
   }
   if (types.isGeneratorObject(value)) {
     return { reason: 'is a running generator', hint: 'Send the generator function and call it there' };

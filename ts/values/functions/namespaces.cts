@@ -59,11 +59,14 @@ export function membersOf(namespace: object, members: readonly string[], capture
   return made;
 }
 
+// `return x`, and what webpack writes: `() => (/* binding */ x)`.
+const GETTER = /(?:\breturn|=>) *\(?(?:\/\*.*?\*\/ *)?([\p{ID_Start}$_][\p{ID_Continue}$]*)/u;
+
 function isState(value: unknown, get: CallableFunction, capture: Capture): boolean {
   const script = capture.scriptOf(get);
   if (script === undefined || script.url.startsWith('node:') || script.url.includes('/node_modules/')) return false;
   if (typeof value === 'object' && value !== null) return true;
-  const variable = /\breturn ([\p{ID_Start}$_][\p{ID_Continue}$]*)\b/u.exec(Function.prototype.toString.call(get))?.[1];
+  const variable = GETTER.exec(Function.prototype.toString.call(get))?.[1];
   return variable !== undefined && script.mayAssign(variable);
 }
 

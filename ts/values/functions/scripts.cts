@@ -125,6 +125,13 @@ export function scriptById(id: string): Script {
   return script;
 }
 
+/** The script with a URL whose functions were captured; of several, that which was read last. */
+export function capturedScript(url: string): Script | undefined {
+  let found: Script | undefined;
+  for (const script of loaded.values()) if (script.url === url) found = script;
+  return found;
+}
+
 /** What a specifier may stand for on disk: compilers and loaders of TypeScript let it name the output. */
 const SPELLINGS: readonly (readonly [written: RegExp, found: readonly string[]])[] = [
   [/\.js$/, ['.ts', '.tsx', '.jsx']],

@@ -185,7 +185,20 @@ const USE_STRICT = /^(\s|\/\/[^\n]*\n|\/\*[\s\S]*?\*\/|#![^\n]*\n)*(\(function\(
 function isStrict(value: CallableFunction, analysis: Analysis, script: Script): boolean {
   if (script.facts.isModule || USE_STRICT.test(script.source)) return true;
   const { root } = analysis;
-  return root.type === 'FunctionExpression' && !root['async'] && !root['generator'] && !Object.hasOwn(value, 'caller');
+  return root.type === 'FunctionExpression' && !root['async'] && !root['generator'] && !hasArguments(value);
+}
+
+const getArguments = Object.getOwnPropertyDescriptor(Function.prototype, 'arguments')?.get;
+
+/** Sloppy functions have `arguments`: their own up to Node 24, then an accessor of their prototype that refuses all others. */
+function hasArguments(value: CallableFunction): boolean {
+  if (Object.hasOwn(value, 'arguments')) return true;
+  try {
+    getArguments?.call(value);
+    return getArguments !== undefined;
+  } catch {
+    return false;
+  }
 }
 
 function placeOf(script: Script, offset: number): { line: number; column: number } {

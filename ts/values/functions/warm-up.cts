@@ -25,6 +25,8 @@ export function warmUp(): void {
     if (location !== undefined) scriptFacts(location.scriptId);
     const own = knownScripts().filter(({ url }) => /^(file:|\/)/.test(url) && !url.includes('/node_modules/'));
     for (const { id } of own.slice(0, MOST_SCRIPTS)) readAhead(id);
+  } catch {
+    // Where the inspector is denied, the first function that is sent says so.
   } finally {
     endInspection();
   }

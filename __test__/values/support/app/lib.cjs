@@ -13,8 +13,11 @@ function viaRequire(n) {
 }
 const lazily = (n) => require('path').basename(`/x/${n}`);
 const whereIsIt = () => [typeof __filename, typeof __dirname, typeof module];
-function sloppyThis() {
+function globalOrNot() {
   return this === globalThis;
+}
+function sloppyThis() {
+  return globalOrNot();
 }
 function visit() {
   return ++visits;
