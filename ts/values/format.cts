@@ -58,6 +58,8 @@ export enum Tag {
   PrivateInstance = 0x21,
   /** Rebuilt by a user's `deserialize`. */
   Custom = 0x22,
+  /** Of a class of this package. */
+  Own = 0x23,
 
   Function = 0x30,
   Class = 0x31,

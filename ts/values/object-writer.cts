@@ -24,6 +24,7 @@ import {
 } from './format.cjs';
 import { hooks } from './hooks.cjs';
 import { isExotic, isOfKind, Kind, kindOf, localOnly, ownPrototype, standardKind } from './kinds.cjs';
+import { ownParts } from './own-classes.cjs';
 import { Step } from './path.cjs';
 import { Refusal } from './refusal.cjs';
 import { DESERIALIZE, hasSerializers, registeredType, SERIALIZE } from './serializers.cjs';
@@ -57,7 +58,25 @@ export function writeObject(out: Writer, value: object): void {
     writeView(out, draft);
     return;
   }
+  const own = ownParts(value);
+  if (own !== undefined) {
+    writeOwn(out, value, own);
+    return;
+  }
   if (!writeCustom(out, value)) writeAny(out, value);
+}
+
+/** An instance of a class of this package. */
+function writeOwn(out: Writer, value: object, { name, parts }: { name: string; parts: unknown }): void {
+  const id = out.register(value);
+  out.incomplete.add(id);
+  out.byte(Tag.Own);
+  out.string(name, Tag.Latin1);
+  out.path.depth++;
+  out.path.at(Step.Label, 'parts');
+  out.value(parts);
+  out.path.depth--;
+  out.incomplete.delete(id);
 }
 
 /** The prototype, or this realm's in the place of a builtin one of another realm. */
