@@ -1,5 +1,6 @@
 /** Objects beyond plain ones and arrays: builtin kinds, instances, unusual properties, handles, custom values. */
 import { types } from 'node:util';
+import { type VectorParts, vectorParts } from './arrow.cjs';
 import { hasNamedViewProperties, isIndex } from './elements.cjs';
 import {
   BUFFER_KIND,
@@ -63,7 +64,28 @@ export function writeObject(out: Writer, value: object): void {
     writeOwn(out, value, own);
     return;
   }
+  const vector = vectorParts(value);
+  if (vector !== undefined) {
+    writeVector(out, value, vector);
+    return;
+  }
   if (!writeCustom(out, value)) writeAny(out, value);
+}
+
+/** A vector of Apache Arrow. */
+function writeVector(out: Writer, value: object, { type, data, isMemoized }: VectorParts): void {
+  const id = out.register(value);
+  out.incomplete.add(id);
+  out.byte(Tag.ArrowVector);
+  out.byte(isMemoized ? 1 : 0);
+  out.path.depth++;
+  out.path.at(Step.Label, 'class');
+  out.value(type);
+  out.path.at(Step.Property, 'data');
+  out.value(data);
+  out.path.depth--;
+  out.flushFunctions();
+  out.incomplete.delete(id);
 }
 
 /** An instance of a class of this package. */
