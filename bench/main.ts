@@ -5,7 +5,7 @@
 import { fork } from 'node:child_process';
 import { machine } from './report.ts';
 
-const SUITES = ['core', 'store', 'batch-inference'];
+const SUITES = ['core', 'store', 'values', 'batch-inference'];
 
 function runSuite(name: string): Promise<unknown> {
   console.error(`▸ ${name}`);
