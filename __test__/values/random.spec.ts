@@ -10,6 +10,7 @@ const { HELIOSTAT_VALUE_CASES: ASKED = 100_000, HELIOSTAT_VALUE_SEED: SEED } = p
 const CASES = Number(ASKED);
 /** Each part is a test of its own, so that a long run is seen to go on. */
 const PARTS = 10;
+const WATCHDOG_MS = 100_000;
 const MIXED = 0.05;
 
 /** Everything that can be got at from a value. */
@@ -53,7 +54,9 @@ for (let part = 1; part <= PARTS; part++) {
   test.serial(`random values come back the same, or are refused: part ${part} of ${PARTS}`, (t) => {
     const seed = SEED === undefined ? undefined : Number(SEED) + part;
     const runs = Math.ceil(CASES / PARTS);
-    const options = seed === undefined ? {} : { seed };
+    // A watchdog: what takes so long, shrinking included, fails with the values met so far.
+    const plugins = [fc.interruptAfterTimeLimit(WATCHDOG_MS, { failOnInterrupt: true })];
+    const options = seed === undefined ? { plugins } : { plugins, seed };
     fc.assert(fc.property(dataGraphs, survives), { ...options, numRuns: Math.ceil(runs * (1 - MIXED)) });
     fc.assert(fc.property(mixedGraphs, survives), { ...options, numRuns: Math.ceil(runs * MIXED) });
     t.pass();
