@@ -37,6 +37,7 @@ test('the package to publish holds the compiled API and no sources, examples or 
     'native.cjs',
     'package.json',
   ]);
-  for (const entry of ['index.mjs', 'index.d.mts', 'index.cjs', 'index.d.cts']) t.true(paths.includes(`dist/${entry}`));
+  for (const entry of ['mjs', 'd.mts', 'cjs', 'd.cts'].flatMap((end) => [`index.${end}`, `tensor.${end}`]))
+    t.true(paths.includes(`dist/${entry}`));
   t.false(paths.some((path) => path.endsWith('.tsbuildinfo')));
 });

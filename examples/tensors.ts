@@ -1,16 +1,18 @@
-/** A hundred tensors go into the object store, remote tasks transpose each where it lies, and the results are gathered. */
-import { get, init, put, remote, shutdown } from 'heliostat';
-
-interface Tensor {
-  shape: [rows: number, columns: number];
-  data: Float32Array;
-}
+/**
+ * A hundred tensors go into the object store, remote tasks transpose each where it lies into memory of the store, and the
+ * results are gathered: the bytes of a tensor are never copied.
+ */
+import { get, init, put, remote, shutdown, state } from 'heliostat';
+import { Tensor } from 'heliostat/tensor';
 
 const COLUMNS = 50;
 const random = randomNumbers(42);
 
-function createTensor(rows: number): Tensor {
-  return { shape: [rows, COLUMNS], data: Float32Array.from({ length: rows * COLUMNS }, random) };
+function createTensor(rows: number): Tensor<'float32'> {
+  const tensor = Tensor.allocate('float32', [rows, COLUMNS]);
+  const { data } = tensor;
+  for (let i = 0; i < data.length; i++) data[i] = random();
+  return tensor;
 }
 
 /** Numbers in [0, 1) that are the same in every run: mulberry32. */
@@ -24,27 +26,29 @@ function randomNumbers(seed: number): () => number {
   };
 }
 
-const transpose = remote(function transpose({ shape: [rows, columns], data }: Tensor): Tensor {
-  const transposed = new Float32Array(data.length);
+const transpose = remote(function transpose({ shape, data }: Tensor<'float32'>): Tensor<'float32'> {
+  const [rows, columns] = shape as [number, number];
+  const transposed = Tensor.allocate('float32', [columns, rows]);
+  const to = transposed.data;
   for (let row = 0; row < rows; row++) {
     for (let column = 0; column < columns; column++) {
-      transposed[column * rows + row] = data[row * columns + column] as number;
+      to[column * rows + row] = data[row * columns + column] as number;
     }
   }
-  return { shape: [columns, rows], data: transposed };
+  return transposed;
 });
 
 /** Whether `after` holds in column i what `before` holds in row i. */
-function isTransposed(before: Tensor, after: Tensor): boolean {
-  const [rows, columns] = before.shape;
+function isTransposed(before: Tensor<'float32'>, after: Tensor<'float32'>): boolean {
+  const [rows, columns] = before.shape as [number, number];
   if (after.shape[0] !== columns || after.shape[1] !== rows) return false;
   return before.data.every((value, i) => after.data[(i % columns) * rows + Math.floor(i / columns)] === value);
 }
 
 await init();
 
-const tensors = Array.from({ length: 100 }, (_, i) => createTensor((i + 1) * 25));
-const tensorRefs = tensors.map((tensor) => put(tensor));
+const tensorRefs = Array.from({ length: 100 }, (_, i) => put(createTensor((i + 1) * 25)));
+const tensors = await get(tensorRefs);
 const bytes = tensors.reduce((sum, { data }) => sum + data.byteLength, 0);
 console.log(`put ${tensorRefs.length} tensors, ${bytes} bytes; the first is ${tensorRefs[0]}`);
 
@@ -52,8 +56,10 @@ const transposed = await get(tensorRefs.map((ref) => transpose.remote(ref)));
 for (const i of [0, 1, 98, 99]) {
   console.log(`tensor ${i}: (${tensors[i]?.shape.join(', ')}) -> (${transposed[i]?.shape.join(', ')})`);
 }
-const right = tensors.filter((tensor, i) => isTransposed(tensor, transposed[i] as Tensor)).length;
+const right = tensors.filter((tensor, i) => isTransposed(tensor, transposed[i] as Tensor<'float32'>)).length;
 console.log(`${right} of ${tensors.length} tensors came back transposed`);
+const { copied } = await state.memory();
+console.log(`${copied} bytes were copied into the store`);
 
 await shutdown();
 if (right !== tensors.length) process.exitCode = 1;

@@ -90,6 +90,11 @@ export { remote } from './remote.cjs';
 // is not taken for an export of the module by `import`.
 const hidden = '$Remote';
 Object.defineProperty(exports, hidden, { value: Remote });
+// The class of `heliostat/tensor` is one and the same everywhere, too; its module is loaded where it is used.
+const hiddenTensor = '$Tensor';
+Object.defineProperty(exports, hiddenTensor, {
+  get: () => (require('./tensor.cjs') as typeof import('./tensor.cjs')).Tensor,
+});
 
 export { isInitialized } from './runtime.cjs';
 export { availableResources, clusterResources, nodes, state, timeline } from './state.cjs';

@@ -16,6 +16,7 @@ interface NodeState {
   objects: number;
   pins: number;
   drafts: number;
+  copied: number;
   workers: { workerId: string; pid: number; state: WorkerState['state'] }[];
 }
 
@@ -62,7 +63,20 @@ export const state: {
   listActors(filter?: Partial<ActorState>): Promise<ActorState[]>;
   listWorkers(): Promise<WorkerState[]>;
   summarizeTasks(): Promise<Record<string, Record<string, number>>>;
-  memory(): Promise<{ used: number; capacity: number; spilled: number; objects: number; pins: number; drafts: number }>;
+  /**
+   * The object store. All but the counts of objects, pins and drafts are bytes. `copied` grows since the node's start by
+   * every value that a process copied into the store; what was filled in place (`allocate()`, `Tensor.allocate()`) and
+   * values small enough to travel in messages add nothing.
+   */
+  memory(): Promise<{
+    used: number;
+    capacity: number;
+    spilled: number;
+    objects: number;
+    pins: number;
+    drafts: number;
+    copied: number;
+  }>;
 } = {
   listObjects: () => Promise.reject(notYet('state.listObjects()')),
   listTasks: () => Promise.reject(notYet('state.listTasks()')),
@@ -73,7 +87,7 @@ export const state: {
     return workers.map(({ workerId, pid, state: activity }) => ({ workerId, pid, nodeId, state: activity }));
   },
   async memory() {
-    const { used, capacity, spilled, objects, pins, drafts } = await nodeState();
-    return { used, capacity, spilled, objects, pins, drafts };
+    const { used, capacity, spilled, objects, pins, drafts, copied } = await nodeState();
+    return { used, capacity, spilled, objects, pins, drafts, copied };
   },
 };

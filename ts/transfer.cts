@@ -9,6 +9,7 @@ import { immutable } from './immutable.cjs';
 import { native } from './native.cjs';
 import { adoptRef, handleOf, ObjectRef, sweepRefs } from './object-ref.cjs';
 import { decode, type Encoded, encode, prepare, setHooks } from './values/index.cjs';
+import { ownClass } from './values/own-classes.cjs';
 import { NOT_PLAIN, PlainCodec } from './values/primitives.cjs';
 
 setHooks({
@@ -22,6 +23,10 @@ setHooks({
   packageName: 'heliostat',
   resolveSelf: () => require('./index.cjs') as unknown,
   errorClasses: () => ERROR_CLASSES,
+  loadOwnClass(name) {
+    if (name === 'Tensor') require('./tensor.cjs');
+    return ownClass(name);
+  },
 });
 
 /** Hands parts of a value to native code: header, its length, buffers or a draft, handles of its references. */

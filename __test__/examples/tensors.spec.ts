@@ -8,5 +8,6 @@ test('a hundred tensors are put, transposed by tasks and gathered in order', asy
   t.regex(stdout, /^tensor 0: \(25, 50\) -> \(50, 25\)$/m);
   t.regex(stdout, /^tensor 99: \(2500, 50\) -> \(50, 2500\)$/m);
   t.regex(stdout, /^100 of 100 tensors came back transposed$/m);
+  t.regex(stdout, /^0 bytes were copied into the store$/m);
   t.is(code, 0);
 });

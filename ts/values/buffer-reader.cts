@@ -53,7 +53,8 @@ export class Buffers {
     const { offset, length } = region;
     if (length % size !== 0 || offset % size !== 0) throw new MalformedHeader('a view is out of step');
     const buffer = this.make(region.storage);
-    if (kind === BUFFER_KIND) return Buffer.from(buffer, offset, length);
+    // Buffer.from would ask the buffer for its length, which may have a property of that name.
+    if (kind === BUFFER_KIND) return Object.setPrototypeOf(new Uint8Array(buffer, offset, length), Buffer.prototype);
     if (kind === DATA_VIEW_KIND) return new DataView(buffer, offset, length);
     const type = (globalThis as unknown as Record<string, ViewConstructor | undefined>)[name];
     if (type === undefined) throw new Refusal(`holds a ${name}, which this runtime lacks`, 'Use a newer Node');

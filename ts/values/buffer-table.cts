@@ -2,6 +2,7 @@ import { types } from 'node:util';
 import type { ByteWriter } from './byte-writer.cjs';
 import { BUFFER_INLINE, BUFFER_RESIZABLE, BUFFER_SHARED, OUT_OF_BAND_MINIMUM } from './format.cjs';
 import { Refusal } from './refusal.cjs';
+import { lengthOf, resizableTo } from './slots.cjs';
 
 /** A range of a buffer that the value shows; its number is its place in the list. */
 interface Region {
@@ -46,7 +47,7 @@ export class BufferTable {
   add(buffer: ArrayBufferLike, start: number, length: number, fromPool: boolean): number {
     let source = this.sources.get(buffer);
     if (source === undefined) {
-      if (buffer.byteLength === 0 && isDetached(buffer)) {
+      if (lengthOf(buffer) === 0 && isDetached(buffer)) {
         throw new Refusal('its ArrayBuffer is detached', 'Send it before it is transferred');
       }
       source = { buffer, regions: [], pooled: true };
@@ -66,7 +67,7 @@ export class BufferTable {
     out.varint(storages.length);
     for (const { source, start, end } of storages) {
       const bytes = new Uint8Array(source.buffer, start, end - start);
-      const limit = types.isSharedArrayBuffer(source.buffer) ? 0 : maximumLength(source.buffer as ArrayBuffer);
+      const limit = resizableTo(source.buffer);
       const inline = bytes.length < OUT_OF_BAND_MINIMUM;
       out.byte(
         (inline ? BUFFER_INLINE : 0) |
@@ -92,7 +93,7 @@ export class BufferTable {
 /** Decides which regions of a buffer share a storage. */
 function join(source: Source, storages: Storage[]): void {
   const regions = source.regions.length === 1 ? source.regions : source.regions.toSorted((a, b) => a.start - b.start);
-  const whole = maximumLength(source.buffer as ArrayBuffer) > 0;
+  const whole = resizableTo(source.buffer) > 0;
   let storage: Storage | undefined;
   for (const region of regions) {
     if (storage === undefined || (source.pooled && !whole && region.start >= storage.end)) {
@@ -105,12 +106,7 @@ function join(source: Source, storages: Storage[]): void {
     region.storage = storage;
     if (region.end > storage.end) storage.end = region.end;
   }
-  if (whole && storage !== undefined) storage.end = source.buffer.byteLength;
-}
-
-/** The size up to which a buffer may be resized; 0 when its length is fixed. */
-function maximumLength(buffer: ArrayBuffer & { resizable?: boolean; maxByteLength?: number }): number {
-  return buffer.resizable === true ? (buffer.maxByteLength ?? 0) : 0;
+  if (whole && storage !== undefined) storage.end = lengthOf(source.buffer);
 }
 
 function isDetached(buffer: ArrayBufferLike): boolean {

@@ -98,11 +98,16 @@ export function prepare(header: Uint8Array): Promise<void> | undefined {
     const reader = new ByteReader(header);
     reader.position = readPrefix(reader).tables;
     const { importModules, readModules } = loadImports();
-    return importModules(readModules(reader))?.catch((error: unknown) => {
+    const ready = importModules(readModules(reader))?.catch((error: unknown) => {
       throw publicError(error, '$');
     });
+    // Whoever cannot wait only asks whether there is a promise: its failure must not end the process.
+    ready?.catch(() => undefined);
+    return ready;
   } catch (error) {
-    return Promise.reject(publicError(error, '$'));
+    const failed = Promise.reject(publicError(error, '$'));
+    failed.catch(() => undefined);
+    return failed;
   }
 }
 

@@ -1,5 +1,6 @@
 /** Telling an array's own named properties from its elements without listing the elements. */
 import { inspect } from 'node:util';
+import { typedArrayLength } from './slots.cjs';
 
 /** Longer arrays are not asked for their keys: a string would be made for each element. */
 const LISTED_LENGTH = 32;
@@ -17,14 +18,13 @@ export function hasNamedProperties(array: readonly unknown[]): boolean {
   if (length > LISTED_LENGTH) {
     return summary(array, true) !== `[ ... ${length} more items, [length]: ${length} ]`;
   }
-  const names = Object.getOwnPropertyNames(array);
-  if (names.length === length + 1) return false;
-  return names.length > length + 1 || names.some((name) => !isIndex(name) && name !== 'length');
+  // Indices come first, then the array's own length, then what was added; holes have no name.
+  return Object.getOwnPropertyNames(array).at(-1) !== 'length';
 }
 
 /** The same for a view; `name` is what it calls itself. */
-export function hasNamedViewProperties(view: ArrayBufferView & { length?: number }, name: string): boolean {
-  const length = view.length ?? 0;
+export function hasNamedViewProperties(view: ArrayBufferView, name: string): boolean {
+  const length = typedArrayLength(view);
   if (length > LISTED_LENGTH && name !== 'Buffer') {
     return summary(view, false) !== `${name}(${length}) [ ... ${length} more items ]`;
   }
@@ -32,7 +32,16 @@ export function hasNamedViewProperties(view: ArrayBufferView & { length?: number
 }
 
 /** Node lists the named properties of an array apart from its elements only here. */
-function summary(array: object, showHidden: boolean): string {
+function summary(array: object, showHidden: boolean): string | undefined {
+  try {
+    return inspected(array, showHidden);
+  } catch {
+    // It read a property that throws, so there is one.
+    return undefined;
+  }
+}
+
+function inspected(array: object, showHidden: boolean): string {
   return inspect(array, {
     maxArrayLength: 0,
     depth: 0,

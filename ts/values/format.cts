@@ -58,6 +58,10 @@ export enum Tag {
   PrivateInstance = 0x21,
   /** Rebuilt by a user's `deserialize`. */
   Custom = 0x22,
+  /** Of a class of this package. */
+  Own = 0x23,
+  /** A vector of Apache Arrow, made by its class from its data. */
+  ArrowVector = 0x24,
 
   Function = 0x30,
   Class = 0x31,

@@ -2,6 +2,8 @@
  * What the runtime lends to the codec, so that the codec knows neither references nor the package's error classes.
  */
 
+import type { OwnClass } from './own-classes.cjs';
+
 /** Set once by the runtime through {@link setHooks}. */
 export interface Hooks {
   /** ObjectRef or actor handle: written as an index into `refs`. */
@@ -16,6 +18,8 @@ export interface Hooks {
   resolveSelf(): unknown;
   /** The package's error classes by name, revived with their fields. */
   errorClasses(): Record<string, new (...args: any[]) => Error>;
+  /** Loads the module of one of the package's own classes that a value holds. */
+  loadOwnClass?(name: string): OwnClass | undefined;
 }
 
 /** Stands in until the runtime has set its own, and in tests of the codec alone. */

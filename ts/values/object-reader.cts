@@ -16,6 +16,7 @@ import {
   Tag,
 } from './format.cjs';
 import { hooks } from './hooks.cjs';
+import { ownClass } from './own-classes.cjs';
 import type { Reader } from './reader.cjs';
 import { defineReaders } from './reader.cjs';
 import { MalformedHeader, Refusal } from './refusal.cjs';
@@ -69,6 +70,7 @@ defineReaders({
   },
   [Tag.PrivateInstance]: (reader) => reader.functions.privateInstance(),
   [Tag.Custom]: readCustom,
+  [Tag.Own]: readOwn,
 });
 
 /** Reads properties with their attributes onto an object. */
@@ -137,6 +139,14 @@ function makeError(reader: Reader): Error {
   } finally {
     Error.stackTraceLimit = stackTraceLimit;
   }
+}
+
+function readOwn(reader: Reader): object {
+  const id = reader.announce();
+  const name = reader.text();
+  const type = ownClass(name) ?? hooks().loadOwnClass?.(name);
+  if (type === undefined) throw new MalformedHeader('a class of the package is unknown');
+  return reader.resolve(id, type.revive(reader.value()));
 }
 
 function readCustom(reader: Reader): unknown {

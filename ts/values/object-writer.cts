@@ -1,5 +1,6 @@
 /** Objects beyond plain ones and arrays: builtin kinds, instances, unusual properties, handles, custom values. */
 import { types } from 'node:util';
+import { type VectorParts, vectorParts } from './arrow.cjs';
 import { hasNamedViewProperties, isIndex } from './elements.cjs';
 import {
   BUFFER_KIND,
@@ -24,9 +25,11 @@ import {
 } from './format.cjs';
 import { hooks } from './hooks.cjs';
 import { isExotic, isOfKind, Kind, kindOf, localOnly, ownPrototype, standardKind } from './kinds.cjs';
+import { ownParts } from './own-classes.cjs';
 import { Step } from './path.cjs';
 import { Refusal } from './refusal.cjs';
 import { DESERIALIZE, hasSerializers, registeredType, SERIALIZE } from './serializers.cjs';
+import { flagsOf, hrefOf, lengthOf, rangeOf, sourceOf, typedArrayName } from './slots.cjs';
 import type { Writer } from './writer.cjs';
 
 /** Writes an object that the fast paths left. */
@@ -57,7 +60,46 @@ export function writeObject(out: Writer, value: object): void {
     writeView(out, draft);
     return;
   }
+  const own = ownParts(value);
+  if (own !== undefined) {
+    writeOwn(out, value, own);
+    return;
+  }
+  const vector = vectorParts(value);
+  if (vector !== undefined) {
+    writeVector(out, value, vector);
+    return;
+  }
   if (!writeCustom(out, value)) writeAny(out, value);
+}
+
+/** A vector of Apache Arrow. */
+function writeVector(out: Writer, value: object, { type, data, isMemoized }: VectorParts): void {
+  const id = out.register(value);
+  out.incomplete.add(id);
+  out.byte(Tag.ArrowVector);
+  out.byte(isMemoized ? 1 : 0);
+  out.path.depth++;
+  out.path.at(Step.Label, 'class');
+  out.value(type);
+  out.path.at(Step.Property, 'data');
+  out.value(data);
+  out.path.depth--;
+  out.flushFunctions();
+  out.incomplete.delete(id);
+}
+
+/** An instance of a class of this package. */
+function writeOwn(out: Writer, value: object, { name, parts }: { name: string; parts: unknown }): void {
+  const id = out.register(value);
+  out.incomplete.add(id);
+  out.byte(Tag.Own);
+  out.string(name, Tag.Latin1);
+  out.path.depth++;
+  out.path.at(Step.Label, 'parts');
+  out.value(parts);
+  out.path.depth--;
+  out.incomplete.delete(id);
 }
 
 /** The prototype, or this realm's in the place of a builtin one of another realm. */
@@ -137,7 +179,7 @@ function isStandard(value: object, kind: Kind, prototype: object): boolean {
     case Kind.View:
       return viewName(value as ArrayBufferView) === (prototype.constructor as { name?: string }).name;
     case Kind.Boxed:
-      return Object.getPrototypeOf(Object((value as { valueOf(): unknown }).valueOf())) === prototype;
+      return Object.getPrototypeOf(Object(unboxed(value))) === prototype;
     case Kind.Buffer:
       return types.isSharedArrayBuffer(value) === (prototype === SharedArrayBuffer.prototype);
     case Kind.Error:
@@ -161,7 +203,7 @@ function packageErrorName(prototype: object): string | undefined {
 
 function viewName(view: ArrayBufferView): string {
   if (Buffer.isBuffer(view)) return 'Buffer';
-  return (view as unknown as { [Symbol.toStringTag]?: string })[Symbol.toStringTag] ?? 'DataView';
+  return typedArrayName(view) ?? 'DataView';
 }
 
 /** The own keys that the record of the kind does not hold. */
@@ -204,7 +246,9 @@ function hasOrdinary(value: object, key: string): boolean {
 function extensibilityOf(value: object): number {
   if (Object.isExtensible(value)) return EXTENSIBLE;
   if (ArrayBuffer.isView(value)) return NOT_EXTENSIBLE;
-  return Object.isFrozen(value) ? FROZEN : Object.isSealed(value) ? SEALED : NOT_EXTENSIBLE;
+  // V8 calls an empty array that cannot grow frozen while its length can be written.
+  const fixed = !Array.isArray(value) || Object.getOwnPropertyDescriptor(value, 'length')?.writable === false;
+  return fixed && Object.isFrozen(value) ? FROZEN : Object.isSealed(value) ? SEALED : NOT_EXTENSIBLE;
 }
 
 /** Properties with their attributes. */
@@ -272,16 +316,15 @@ function writeLeaf(out: Writer, value: object, kind: Kind): void {
       out.double(Date.prototype.getTime.call(value));
       return;
     case Kind.RegExp: {
-      const { source, flags, lastIndex } = value as RegExp;
       out.byte(Tag.RegExp);
-      out.string(source, Tag.Latin1);
-      out.string(flags, Tag.Latin1);
-      out.value(lastIndex);
+      out.string(sourceOf.call(value), Tag.Latin1);
+      out.string(flagsOf(value as RegExp), Tag.Latin1);
+      out.value((value as RegExp).lastIndex);
       return;
     }
     case Kind.Buffer:
       out.byte(Tag.Buffer);
-      out.varint(out.buffers.add(value as ArrayBuffer, 0, (value as ArrayBuffer).byteLength, false));
+      out.varint(out.buffers.add(value as ArrayBuffer, 0, lengthOf(value as ArrayBuffer), false));
       return;
     case Kind.Boxed:
       out.byte(Tag.Boxed);
@@ -289,11 +332,11 @@ function writeLeaf(out: Writer, value: object, kind: Kind): void {
       return;
     case Kind.Url:
       out.byte(Tag.Url);
-      out.string((value as URL).href, Tag.Latin1);
+      out.string(hrefOf.call(value), Tag.Latin1);
       return;
     case Kind.UrlSearchParams:
       out.byte(Tag.UrlSearchParams);
-      out.string(String(value), Tag.Latin1);
+      out.string(URLSearchParams.prototype.toString.call(value), Tag.Latin1);
       return;
     default:
       throw new Refusal(`is of kind ${Kind[kind]}, which has no record`);
@@ -363,7 +406,8 @@ function writeView(out: Writer, view: ArrayBufferView): void {
   const name = viewName(view);
   const kind = name === 'DataView' ? DATA_VIEW_KIND : (VIEW_NAMES as readonly string[]).indexOf(name);
   if (kind < 0) throw new Refusal(`is a ${name}, which this version does not know`);
-  const region = out.buffers.add(view.buffer, view.byteOffset, view.byteLength, kind === BUFFER_KIND);
+  const { buffer, byteOffset, byteLength } = rangeOf(view);
+  const region = out.buffers.add(buffer, byteOffset, byteLength, kind === BUFFER_KIND);
   out.byte(Tag.View);
   out.byte(kind);
   out.varint(region);

@@ -1,3 +1,5 @@
+import { types } from 'node:util';
+
 /**
  * Whether two values cannot be told apart: prototypes, attributes, symbols, holes, -0, NaN, identity and cycles count.
  * Returns the first difference.
@@ -26,28 +28,88 @@ function isObject(value: unknown): value is object {
   return (typeof value === 'object' && value !== null) || typeof value === 'function';
 }
 
+/** By what the classes themselves say: an object's own properties may have any name. */
 function contents(a: object, b: object, path: string, seen: Map<unknown, unknown>): string | undefined {
-  if (a instanceof Map) {
-    return compare([...a], [...(b as Map<unknown, unknown>)], `${path}<map>`, seen);
+  if (types.isMap(a)) return compare(entries(a), entries(b as Map<unknown, unknown>), `${path}<map>`, seen);
+  if (types.isSet(a)) return compare(items(a), items(b as Set<unknown>), `${path}<set>`, seen);
+  if (types.isDate(a)) return compare(Date.prototype.getTime.call(a), Date.prototype.getTime.call(b), path, seen);
+  if (types.isRegExp(a)) return compare(patternOf(a), patternOf(b as RegExp), path, seen);
+  if (a instanceof URL) return compare(hrefOf.call(a), hrefOf.call(b), path, seen);
+  if (a instanceof URLSearchParams) {
+    const text = (value: unknown) => URLSearchParams.prototype.toString.call(value);
+    return compare(text(a), text(b), path, seen);
   }
-  if (a instanceof Set) return compare([...a], [...(b as Set<unknown>)], `${path}<set>`, seen);
-  if (a instanceof Date) return compare(a.getTime(), (b as Date).getTime(), path, seen);
-  if (a instanceof RegExp) return compare(String(a), String(b), path, seen);
-  if (a instanceof URL || a instanceof URLSearchParams) return compare(String(a), String(b), path, seen);
-  if (a instanceof ArrayBuffer || a instanceof SharedArrayBuffer) {
-    return compare([...new Uint8Array(a)], [...new Uint8Array(b as ArrayBuffer)], path, seen);
+  if (types.isAnyArrayBuffer(a)) {
+    return (
+      compare(hexOf(new Uint8Array(a)), hexOf(new Uint8Array(b as ArrayBuffer)), path, seen) ??
+      memory(a, 0, b as ArrayBuffer, 0, path, seen)
+    );
   }
   if (ArrayBuffer.isView(a)) {
-    return compare(bytesOf(a), bytesOf(b as ArrayBufferView), path, seen);
+    const view = b as ArrayBufferView;
+    const found = compare(hexOf(a), hexOf(view), path, seen);
+    // Node's Buffers share memory by accident: what matters of them is what they show.
+    if (found !== undefined || Buffer.isBuffer(a) || a.byteLength === 0) return found;
+    return memory(a.buffer, a.byteOffset, view.buffer, view.byteOffset, path, seen);
   }
-  if (a instanceof Number || a instanceof String || a instanceof Boolean || a instanceof BigInt) {
-    return compare(a.valueOf(), b.valueOf(), path, seen);
+  for (const type of [Number, String, Boolean, BigInt, Symbol]) {
+    if (!(a instanceof type)) continue;
+    const unbox = type.prototype.valueOf as (this: unknown) => unknown;
+    return compare(unbox.call(a), unbox.call(b), path, seen);
   }
   return undefined;
 }
 
-function bytesOf(view: ArrayBufferView): string {
-  return Buffer.from(view.buffer, view.byteOffset, view.byteLength).toString('hex');
+const hrefOf = Object.getOwnPropertyDescriptor(URL.prototype, 'href')?.get as () => string;
+const sourceOf = Object.getOwnPropertyDescriptor(RegExp.prototype, 'source')?.get as () => string;
+const FLAGS = ['hasIndices', 'global', 'ignoreCase', 'multiline', 'dotAll', 'unicode', 'unicodeSets', 'sticky'];
+
+function patternOf(value: RegExp): string {
+  const flags = FLAGS.filter((flag) => {
+    return Object.getOwnPropertyDescriptor(RegExp.prototype, flag)?.get?.call(value) === true;
+  });
+  return `/${sourceOf.call(value)}/ ${flags.join()}`;
+}
+
+function entries(map: Map<unknown, unknown>): unknown[] {
+  return [...Map.prototype.entries.call(map)].flat(1);
+}
+
+function items(set: Set<unknown>): unknown[] {
+  return [...Set.prototype.values.call(set)];
+}
+
+function hexOf(view: ArrayBufferView): string {
+  return Buffer.from(new Uint8Array(view.buffer, view.byteOffset, view.byteLength)).toString('hex');
+}
+
+/** Views of one buffer are views of one buffer on the other side, as far from each other as before. */
+interface Origin {
+  readonly buffer: ArrayBufferLike;
+  readonly distance: number;
+}
+const origins = new WeakMap<Map<unknown, unknown>, Map<ArrayBufferLike, Origin>>();
+
+function memory(
+  a: ArrayBufferLike,
+  from: number,
+  b: ArrayBufferLike,
+  to: number,
+  path: string,
+  seen: Map<unknown, unknown>,
+): string | undefined {
+  let known = origins.get(seen);
+  if (known === undefined) {
+    known = new Map();
+    origins.set(seen, known);
+  }
+  const origin = known.get(a);
+  if (origin === undefined) {
+    known.set(a, { buffer: b, distance: from - to });
+    return undefined;
+  }
+  if (origin.buffer !== b) return `${path}: no longer shares its memory`;
+  return origin.distance === from - to ? undefined : `${path}: shows another part of its memory`;
 }
 
 function properties(a: object, b: object, path: string, seen: Map<unknown, unknown>): string | undefined {

@@ -30,7 +30,7 @@ fn amounts(resources: &Resources) -> String {
     )
 }
 
-/// `{ nodeId, total, available, labels, capacity, used, spilled, objects, pins, drafts, workers }`.
+/// `{ nodeId, total, available, labels, capacity, used, spilled, objects, pins, drafts, copied, workers }`.
 pub(crate) fn to_json(state: &NodeState) -> String {
     let workers: Vec<String> = state
         .workers
@@ -51,6 +51,7 @@ pub(crate) fn to_json(state: &NodeState) -> String {
         ("objects", state.objects),
         ("pins", state.pins),
         ("drafts", state.drafts),
+        ("copied", state.copied),
     ];
     let fields = [
         ("nodeId".to_owned(), text(&state.node.to_string())),

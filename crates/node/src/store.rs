@@ -221,6 +221,7 @@ impl Daemon {
                 objects: stats.objects,
                 pins: stats.pins,
                 drafts: stats.drafts,
+                copied: stats.copied,
                 ..daemon.state()
             };
             daemon.send(to, FromDaemon::State { request, state: Box::new(state) }, Vec::new());

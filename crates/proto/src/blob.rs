@@ -201,6 +201,12 @@ impl<'a> BlobView<'a> {
         (0..self.buffers).map(|index| self.entry(index))
     }
 
+    /// The bytes of an out-of-band buffer.
+    pub fn buffer(&self, index: usize) -> Option<&'a [u8]> {
+        let (offset, len) = (index < self.buffers).then(|| self.entry(index))?;
+        self.bytes.get(offset as usize..(offset + len) as usize)
+    }
+
     /// Number of references in the value.
     pub fn ref_count(&self) -> usize {
         self.refs

@@ -320,6 +320,8 @@ pub struct NodeState {
     pub pins: u64,
     /// Unsealed objects.
     pub drafts: u64,
+    /// Bytes that processes copied into the store since it began.
+    pub copied: u64,
     /// The workers.
     pub workers: Vec<WorkerInfo>,
 }

@@ -39,7 +39,8 @@ pub(crate) mod header {
     pub(crate) const RESERVE: u64 = 56;
 }
 
-/// Byte offset of the marks in a client's pages; before them are the high-water mark, the fence and the lanes.
+/// Byte offset of the marks in a client's pages; before them are the high-water mark, the fence,
+/// the bytes that were copied and the lanes.
 pub(crate) const MARKS_AT: u64 = 2048;
 /// Blocks of hold words that have a mark, at most.
 pub(crate) const MARKS: u32 = 8 * (HOLDS_AT - MARKS_AT) as u32;

@@ -1,7 +1,7 @@
 //! The pages that one client writes about itself and the daemon reads: lanes, marks and holds.
 //!
-//! Word 0 is the high-water mark of the hold words, word 1 the fence that the daemon sets when the seat ends. Lane `i`
-//! is the line at byte 64 x (1 + i): its lease word, then the hold word of the slot that is being given memory. Marks
+//! Word 0 is the high-water mark of the hold words, word 1 the fence that the daemon sets when the seat ends, word 2
+//! the bytes that this client copied into the store. Lane `i` is the line at byte 64 x (1 + i): its lease word, then the hold word of the slot that is being given memory. Marks
 //! say which blocks of hold words hold something. Hold words start at the second page: each names a slot and a
 //! generation that this client pins or drafts.
 
@@ -49,6 +49,11 @@ impl Pages {
     /// Not 0 once the daemon has ended the seat.
     pub(crate) fn fence(&self) -> Shared<'_> {
         self.word(8)
+    }
+
+    /// Bytes that this client copied into the store since it joined.
+    pub(crate) fn copied(&self) -> Shared<'_> {
+        self.word(16)
     }
 
     pub(crate) fn lease(&self, lane: u32) -> Shared<'_> {

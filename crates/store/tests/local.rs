@@ -207,6 +207,24 @@ fn parts_are_stored_one_behind_the_other() {
 }
 
 #[test]
+fn copied_bytes_are_counted_and_drafts_are_not_copied() {
+    let store = Store::new(4 * MIB);
+    let (writer, other) = (store.client(), store.client());
+    let (short, long) = (content(1, 777), content(2, 200_001));
+    let first = writer.put_parts(id(1), 0, &[&short, &long]).unwrap();
+    let second = other.put(id(2), &short).unwrap();
+    let mut draft = writer.create(id(3), Layout::new(100_000)).unwrap();
+    draft.bytes_mut().fill(1);
+    let third = draft.seal().unwrap();
+    assert_eq!(store.stats().copied, 777 + 200_001 + 777);
+    let seat = other.params().client;
+    drop(other);
+    store.daemon.lock().unwrap().client_gone(seat);
+    assert_eq!(store.stats().copied, 777 + 200_001 + 777, "what a process that is gone had copied counts on");
+    writer.free(&[first, second, third]);
+}
+
+#[test]
 fn objects_pins_and_drafts_are_counted() {
     let store = Store::new(4 * MIB);
     let (writer, reader) = (store.client(), store.client());

@@ -33,7 +33,7 @@ export function builtinObject(value: object): BuiltinPath | undefined {
   const name = (value as { constructor?: { name?: unknown } }).constructor?.name;
   for (const [at, types] of SINGLETONS) {
     // Reading some of these starts things: only for a value that may be it.
-    if (types.length > 0 && !types.includes(String(name))) continue;
+    if (types.length > 0 && !(typeof name === 'string' && types.includes(name))) continue;
     if (readPath(at) === value) return at;
   }
   const tag = (value as { [Symbol.toStringTag]?: unknown })[Symbol.toStringTag];
@@ -98,7 +98,8 @@ function byGlobalName(value: CallableFunction): BuiltinPath | undefined {
 /** The property of an object that holds a value under the value's own name. */
 function member(object: unknown, path: BuiltinPath, value: object): BuiltinPath | undefined {
   if ((typeof object !== 'function' && typeof object !== 'object') || object === null) return undefined;
-  const parts = /^(?:(get|set) )?(?:\[Symbol\.(\w+)\]|(.+))$/.exec(String((value as { name?: unknown }).name ?? ''));
+  const { name } = value as { name?: unknown };
+  const parts = typeof name === 'string' ? /^(?:(get|set) )?(?:\[Symbol\.(\w+)\]|(.+))$/.exec(name) : null;
   if (parts === null) return undefined;
   const [, half, symbol, plain] = parts;
   const key = symbol === undefined ? (plain as string) : `${SYMBOL_PREFIX}${symbol}`;

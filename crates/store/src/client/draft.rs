@@ -242,6 +242,7 @@ impl StoreClient {
         if layout.whole_pages {
             draft.pad()?;
         }
+        self.inner.pages.copied().0.fetch_add(layout.length, Ordering::Relaxed);
         Ok(draft.seal()?)
     }
 }

@@ -86,6 +86,7 @@ impl StoreDaemon {
                 _ => {}
             }
         }
+        self.counters.copied = self.counters.copied.saturating_add(state.pages.copied().0.load(Ordering::Relaxed));
         drop(state);
         self.drop_orphans(client);
         self.sweep_deferred();

@@ -14,6 +14,8 @@ pub(super) struct Counters {
     pub(super) large: u64,
     /// Objects taken out since the start.
     pub(super) freed: u64,
+    /// Bytes that clients which are gone had copied into the store.
+    pub(super) copied: u64,
     /// Slots and frees that were impossible after what had been granted.
     pub(super) refused: u64,
 }
@@ -50,6 +52,8 @@ pub struct StoreStats {
     pub clients: u64,
     /// Objects that were taken out since the store began.
     pub freed_objects: u64,
+    /// Bytes that clients copied into the store since it began, as they say: drafts that were filled in place count nothing.
+    pub copied: u64,
     /// Shared words that were impossible after what had been granted: not 0 means that a process scribbled.
     pub refused: u64,
     /// Bytes of memory that the system holds for the segment: `capacity - free_cold`.
@@ -94,10 +98,17 @@ impl StoreDaemon {
             drafts,
             clients: self.clients.len() as u64,
             freed_objects: self.counters.freed,
+            copied: self.copied(),
             refused: self.counters.refused,
             resident: self.memory.segment.resident_bytes().unwrap_or(0),
             table_resident: self.table_file.resident_bytes().unwrap_or(0),
         }
+    }
+
+    /// What all clients copied; each keeps its own count.
+    fn copied(&self) -> u64 {
+        let counts = self.clients.values().map(|client| client.pages.copied().0.load(Ordering::Relaxed));
+        counts.fold(self.counters.copied, u64::saturating_add)
     }
 
     /// Sealed objects; none if the system does not tell which part of the table was touched.

@@ -1,0 +1,2 @@
+/** The entry for `import`: the same class as `require` gives. */
+export * from './tensor.cjs';
