@@ -104,3 +104,11 @@ test.serial('timers go on while messages follow each other closely', async (t) =
   t.is(value, 10_000);
   t.true(ticks > 5, `${ticks} ticks of a millisecond while a chain of 10,000 tasks ran`);
 });
+
+test.serial('small arrays that came out of the store are sent on', async (t) => {
+  const small = Uint8Array.of(1, 2, 3);
+  const again = remote((value: { bytes: Uint8Array }) => ({ bytes: value.bytes }));
+  const first = await again.remote(put({ bytes: small })).get();
+  t.deepEqual((await again.remote(first).get()).bytes, small);
+  t.deepEqual((await put({ more: first.bytes }).get()).more, small);
+});

@@ -77,7 +77,8 @@ export class ByteWriter {
 
   raw(bytes: Uint8Array): void {
     this.reserve(bytes.length);
-    this.bytes.set(bytes, this.position);
+    // Not by `set`, which on Node 26.10 refuses to read from immutable buffers.
+    Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).copy(this.bytes, this.position);
     this.position += bytes.length;
   }
 
