@@ -44,19 +44,24 @@ pub(crate) struct Given<'a> {
 impl Given<'_> {
     /// Lays the value out, as an object of the process with the seat `owner`.
     pub(crate) fn blob(&self, client: &Client, id: ObjectId, owner: u32) -> Result<Blob, Thrown> {
-        match self.draft {
-            Some(draft) => drafts::seal(client, draft, id, owner, self.parts),
-            None => client.blob(id, owner, self.parts).map_err(|error| put_error(&error)),
-        }
+        self.lay_out(client, id, owner, Client::blob)
     }
-}
 
-impl Given<'_> {
     /// The same, in the store however small it is.
     pub(crate) fn stored(&self, client: &Client, id: ObjectId, owner: u32) -> Result<Blob, Thrown> {
+        self.lay_out(client, id, owner, Client::stored)
+    }
+
+    fn lay_out(
+        &self,
+        client: &Client,
+        id: ObjectId,
+        owner: u32,
+        copy: fn(&Client, ObjectId, u32, Parts<'_>) -> Result<Blob, PutError>,
+    ) -> Result<Blob, Thrown> {
         match self.draft {
             Some(draft) => drafts::seal(client, draft, id, owner, self.parts),
-            None => client.stored(id, owner, self.parts).map_err(|error| put_error(&error)),
+            None => copy(client, id, owner, self.parts).map_err(|error| put_error(&error)),
         }
     }
 }

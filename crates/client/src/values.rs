@@ -53,9 +53,8 @@ impl Client {
     /// an object of the process with the seat `owner`. The caller keeps the
     /// references inside alive until the blob is with the state machine.
     pub fn blob(&self, id: ObjectId, owner: u32, parts: Parts<'_>) -> Result<Blob, PutError> {
-        let refs = self.entries(parts.refs);
-        let lens = || parts.buffers.iter().map(|buffer| buffer.len() as u64);
-        let size = Layout::new(parts.header.len(), lens(), refs.len(), false).total();
+        let lens = parts.buffers.iter().map(|buffer| buffer.len() as u64);
+        let size = Layout::new(parts.header.len(), lens, parts.refs.len(), false).total();
         if size <= self.welcome().inline_limit {
             return Ok(Blob::Inline(self.inline(parts)));
         }
@@ -65,8 +64,8 @@ impl Client {
     /// Lays a value out in the store, however small it is; see [`Self::blob`].
     pub fn stored(&self, id: ObjectId, owner: u32, parts: Parts<'_>) -> Result<Blob, PutError> {
         let refs = self.entries(parts.refs);
-        let lens = || parts.buffers.iter().map(|buffer| buffer.len() as u64);
-        let layout = Layout::new(parts.header.len(), lens(), refs.len(), true);
+        let lens = parts.buffers.iter().map(|buffer| buffer.len() as u64);
+        let layout = Layout::new(parts.header.len(), lens, refs.len(), true);
         let places: Vec<(u64, u64)> = layout.buffers().collect();
         let first = places.first().map_or(layout.total(), |(offset, _)| *offset);
         let mut head = vec![0; first as usize];
