@@ -71,7 +71,8 @@ impl Client {
             pieces.extend([&ZEROS[..(offset - end) as usize], bytes]);
             end = offset + len;
         }
-        let locator = self.store().put_parts(id, owner, &pieces).map_err(|error| self.put_error(error))?;
+        let locator =
+            self.store().put_parts(id, self.layout(owner, &refs), &pieces).map_err(|error| self.put_error(error))?;
         Ok(Blob::Stored(locator))
     }
 
