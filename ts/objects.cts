@@ -7,17 +7,10 @@ import { GetTimeoutError, NotInitializedError, notYet, SerializationError } from
 import { errorOf, errorOfSync } from './failures.cjs';
 import { native } from './native.cjs';
 import { handleOf, makeRef, ObjectRef, setGetter, siteOf, trackRef } from './object-ref.cjs';
+import { extentOf } from './range.cjs';
+import { withRoom, withRoomSoon } from './room.cjs';
 import { current, endWait, whenOver } from './runtime.cjs';
-import {
-  fromRaw,
-  fromRawSync,
-  NOT_SMALL,
-  noteGiven,
-  readSmall,
-  translated,
-  withEncoded,
-  withRoom,
-} from './transfer.cjs';
+import { fromRaw, fromRawSync, NOT_SMALL, noteGiven, readSmall, translated, withEncoded } from './transfer.cjs';
 import type { Draft, GetOptions, PutOptions, Sealed, TypedArray, ValueOf, Values, WaitOptions } from './types.cjs';
 import { noteCopies, takeViolation, views } from './writes.cjs';
 
@@ -27,6 +20,17 @@ import { noteCopies, takeViolation, views } from './writes.cjs';
  * Up to the inline limit the bytes stay in this process, above it they go to the node's store, once.
  */
 export function put<T>(value: T, options?: PutOptions): ObjectRef<Sealed<T>> {
+  checkPut(value, options);
+  return refOf(withRoom(() => withEncoded(value, native.put)));
+}
+
+function refOf<T>(handle: number): ObjectRef<T> {
+  const ref = makeRef(handle);
+  if (native.refState(handle) === IN_STORE) trackRef(ref);
+  return ref as ObjectRef<T>;
+}
+
+function checkPut(value: unknown, options: PutOptions | undefined): void {
   check.options(options, "put()'s options");
   if (options?.name !== undefined || options?.ttlMs !== undefined) throw notYet('put({ name, ttlMs })');
   if (value instanceof ObjectRef) {
@@ -40,13 +44,12 @@ export function put<T>(value: T, options?: PutOptions): ObjectRef<Sealed<T>> {
     });
   }
   current();
-  const handle = withRoom(() => withEncoded(value, native.put));
-  const ref = makeRef(handle);
-  if (native.refState(handle) === IN_STORE) trackRef(ref);
-  return ref;
 }
 
-/** Like {@link put}, but waits for room in a full store without blocking the event loop. */
+/**
+ * Like {@link put}, but waits for room in a full store without blocking the event loop, for `timeoutMs` (default:
+ * `putTimeoutMs` of init). The value is read when there is room: leave it as it is until then.
+ */
 export async function putAsync<T>(
   value: T,
   options?: PutOptions & { timeoutMs?: number; signal?: AbortSignal },
@@ -56,7 +59,8 @@ export async function putAsync<T>(
   check.signal(options?.signal);
   options?.signal?.throwIfAborted();
   const { timeoutMs, signal, ...rest } = options ?? {};
-  return put(value, rest);
+  checkPut(value, rest);
+  return refOf(await withRoomSoon(() => withEncoded(value, native.put), timeoutMs, signal));
 }
 
 /** Where a value is: see `refState` of the addon. */
@@ -110,13 +114,39 @@ async function read(
   options: GetOptions | undefined,
 ): Promise<unknown[]> {
   const wait = translated(() => native.wait(handles, handles.length, true));
-  // What is there is read in this turn: its handles may be gone in the next.
-  if (wait < 0) return Promise.all(take(refs, handles).map(fromTaken));
   try {
-    await waitFor(wait, refs, options);
-    return await Promise.all(take(refs, handles).map(fromTaken));
+    if (wait >= 0) await waitFor(wait, refs, options);
+    // What is there is read in this turn: its handles may be gone in the next.
+    const taken = takeHere(refs, handles) ?? (await takeBack(refs, handles, options));
+    return await Promise.all(taken.map(fromTaken));
   } finally {
-    endWait(wait);
+    if (wait >= 0) endWait(wait);
+  }
+}
+
+/** Reads all values, unless one of them is spilled. */
+function takeHere(refs: readonly ObjectRef[], handles: number[]): Taken[] | undefined {
+  try {
+    return take(refs, handles, false);
+  } catch (error) {
+    if ((error as { code?: unknown }).code === 'SPILLED') return undefined;
+    throw error;
+  }
+}
+
+/** Has what is spilled brought back, and reads all values. */
+async function takeBack(
+  refs: readonly ObjectRef[],
+  handles: number[],
+  options: GetOptions | undefined,
+): Promise<Taken[]> {
+  const restore = translated(() => native.restore(handles));
+  try {
+    if (restore >= 0) await waitFor(restore, refs, options);
+    // What could not be brought back says so now.
+    return take(refs, handles, true);
+  } finally {
+    if (restore >= 0) endWait(restore);
   }
 }
 
@@ -128,13 +158,13 @@ interface Taken {
 }
 
 /** Reads all values, or the one failure that counts. */
-function take(refs: readonly ObjectRef[], handles: number[]): Taken[] {
+function take(refs: readonly ObjectRef[], handles: number[], mayWait: boolean): Taken[] {
   const failed = translated(() => handles.findIndex((handle) => native.refState(handle) === FAILED));
   const wanted = failed >= 0 ? [failed] : handles.map((_, index) => index);
   return wanted.map((index) => {
     const ref = refs[index] as ObjectRef;
     takeViolation(ref);
-    const value = translated(() => native.read(handles[index] as number));
+    const value = translated(() => native.read(handles[index] as number, mayWait));
     if (value === undefined) throw new NotInitializedError('shutdown() was called while this get was under way');
     if (!isFailure(value) && value.buffers.length > 0) {
       views.given = true;
@@ -237,7 +267,7 @@ export function getSync(target: ObjectRef | readonly ObjectRef[], options?: { ti
   ) {
     throw timedOut(refs, limit ?? 0);
   }
-  const values = take(refs, handles).map(({ value, ref }) => {
+  const values = take(refs, handles, true).map(({ value, ref }) => {
     if (isFailure(value)) throw errorOfSync(value, siteOf(ref));
     return fromRawSync(value);
   });
@@ -345,15 +375,20 @@ export async function locate(ref: ObjectRef): Promise<{
   const [one] = refsOf([ref], 'locate()') as [ObjectRef];
   const { context } = current();
   const [state, byteLength] = translated(() => native.refPlace(handleOf(one)));
-  const names = ['inline', 'memory', 'lost'] as const;
+  const names = ['inline', 'memory', 'lost', 'spilled'] as const;
+  const uri = state === 3 ? translated(() => native.refUri(handleOf(one))) : undefined;
   return {
     state: state < 0 ? 'pending' : (names[state] ?? 'lost'),
     byteLength,
-    nodes: state === 0 || state === 1 ? [context.nodeId] : [],
+    nodes: state === 0 || state === 1 || state === 3 ? [context.nodeId] : [],
+    ...(uri === undefined ? {} : { uri }),
   };
 }
 
-/** A byte range of a stored ArrayBuffer or typed array. */
+/**
+ * A byte range of a stored ArrayBuffer or typed array. Of one that is spilled only these bytes are read, and it stays
+ * where it is.
+ */
 export async function getRange(
   ref: ObjectRef<ArrayBufferView | ArrayBuffer>,
   start: number,
@@ -366,6 +401,16 @@ export async function getRange(
   ] as const) {
     check.number(value ?? Number.NaN, name, { min: 0, integer: true });
   }
+  check.options(options, "getRange()'s options");
+  await wait([ref], options);
+  const [state, length] = translated(() => native.refPlace(handleOf(ref)));
+  if (state === 3) {
+    const extent = await translatedAsync(extentOf(handleOf(ref), length));
+    if (extent !== undefined) {
+      checkRange(ref, start, end, extent.byteLength);
+      return translatedAsync(native.readPart(handleOf(ref), extent.offset + start, end - start));
+    }
+  }
   const value: unknown = await get(ref, options);
   const bytes = ArrayBuffer.isView(value)
     ? new Uint8Array(value.buffer, value.byteOffset, value.byteLength)
@@ -374,9 +419,21 @@ export async function getRange(
       : undefined;
   if (bytes === undefined)
     throw new TypeError(`getRange() reads ArrayBuffers and typed arrays, but ${ref} is ${check.describe(value)}`);
-  if (start > end || end > bytes.byteLength)
-    throw new RangeError(`the range ${start} to ${end} lies outside of ${ref}, which has ${bytes.byteLength} bytes`);
+  checkRange(ref, start, end, bytes.byteLength);
   return bytes.subarray(start, end);
+}
+
+function checkRange(ref: ObjectRef, start: number, end: number, byteLength: number): void {
+  if (start > end || end > byteLength)
+    throw new RangeError(`the range ${start} to ${end} lies outside of ${ref}, which has ${byteLength} bytes`);
+}
+
+function translatedAsync<R>(promise: Promise<R>): Promise<R> {
+  return promise.catch((error: unknown) =>
+    translated(() => {
+      throw error;
+    }),
+  );
 }
 
 /** Zeroed memory in the shared store to fill in place: `seal()` makes it an object without a copy. */

@@ -4,8 +4,9 @@ import { parentExecution } from './context.cjs';
 import { notYet } from './errors.cjs';
 import { native } from './native.cjs';
 import { type CallSite, handleOf, makeRef, ObjectRef, session } from './object-ref.cjs';
+import { withRoom } from './room.cjs';
 import { current } from './runtime.cjs';
-import { contentHash, withEncoded, withParts, withRoom } from './transfer.cjs';
+import { contentHash, withEncoded, withParts } from './transfer.cjs';
 import type { ActorOptions, ObjectRefGenerator, RemoteClass, RemoteFunction, TaskOptions } from './types.cjs';
 import { encode } from './values/index.cjs';
 

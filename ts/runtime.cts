@@ -8,8 +8,10 @@ import { AlreadyInitializedError, NotInitializedError, notYet } from './errors.c
 import { hasImmutableBuffers, IMMUTABLE_FLAG, shareTransfer } from './immutable.cjs';
 import { native } from './native.cjs';
 import { endSession, session, setEnded } from './object-ref.cjs';
+import { setPutTimeout } from './room.cjs';
+import { checkSpilling, spillSettings } from './spilling.cjs';
 import * as system from './system.cjs';
-import { setCapacity, translated } from './transfer.cjs';
+import { letGarbageGo, setCapacity, translated } from './transfer.cjs';
 import type { Context, InitOptions } from './types.cjs';
 
 /**
@@ -21,6 +23,7 @@ const WORKER_FLAGS = ['--max-semi-space-size=64', '--single-threaded-gc'];
 /** Smallest store that init() accepts, in bytes. */
 const MIN_STORE = 1 << 20;
 const DEFAULT_INLINE_LIMIT = 100 * 1024;
+const DEFAULT_PUT_TIMEOUT = 30_000;
 
 /** The membership of this process as this thread knows it. */
 interface Membership {
@@ -58,6 +61,7 @@ function onEvents(events: number[]): void {
       settle?.();
     } else if (event === TASK) onTask?.();
     else if (event === WRITTEN) onWrite?.();
+    else if (event === COLLECT) letGarbageGo();
     else if (event === NODE_GONE) {
       for (const settle of waits.values()) settle();
       waits.clear();
@@ -69,6 +73,7 @@ function onEvents(events: number[]): void {
 const TASK = -1;
 const WRITTEN = -2;
 const NODE_GONE = -3;
+const COLLECT = -4;
 
 let holding = false;
 
@@ -119,7 +124,7 @@ const KNOWN: Record<keyof InitOptions, (value: unknown) => void> = {
   objectStoreMemory: (value) => check.number(value, 'objectStoreMemory', { min: MIN_STORE, finite: true }),
   inlineLimit: (value) => check.number(value, 'inlineLimit', { min: 0, max: 16 << 20, integer: true }),
   objectSpilling: (value) => {
-    if (value !== false) check.options(value, 'objectSpilling');
+    if (value !== false) checkSpilling(value);
   },
   putTimeoutMs: (value) => check.timeout(value, 'putTimeoutMs'),
   namespace: (value) => check.string(value, 'namespace'),
@@ -149,7 +154,6 @@ function checkOptions(options: InitOptions): InitOptions {
   }
   if (given.runtimeEnv !== undefined) throw notYet('init({ runtimeEnv })');
   if (given.dashboard) throw notYet('init({ dashboard })');
-  if (given.objectSpilling) throw notYet('init({ objectSpilling }) with settings');
   return given;
 }
 
@@ -184,6 +188,7 @@ function enter(raw: ReturnType<typeof native.startNode>, options: InitOptions, o
   session.current += 1;
   native.openPort(onEvents);
   setCapacity(raw.capacity);
+  setPutTimeout(raw.putTimeout);
   shareTransfer();
   const context: Context = {
     address: raw.address,
@@ -234,6 +239,8 @@ function startEmbedded(options: InitOptions): ReturnType<typeof native.startNode
       joinPath(__dirname, 'worker', 'main.cjs'),
     ],
     env: {},
+    ...(options.objectSpilling === false ? {} : { spilling: spillSettings(options.objectSpilling ?? {}) }),
+    putTimeout: options.putTimeoutMs ?? DEFAULT_PUT_TIMEOUT,
     logToDriver: options.logToDriver ?? true,
   });
 }

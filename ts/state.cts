@@ -62,7 +62,16 @@ export const state: {
   listActors(filter?: Partial<ActorState>): Promise<ActorState[]>;
   listWorkers(): Promise<WorkerState[]>;
   summarizeTasks(): Promise<Record<string, Record<string, number>>>;
-  memory(): Promise<{ used: number; capacity: number; spilled: number; objects: number; pins: number; drafts: number }>;
+  /** Bytes and counts of this node's store; `inline` are the bytes of values that this process keeps itself. */
+  memory(): Promise<{
+    used: number;
+    capacity: number;
+    spilled: number;
+    objects: number;
+    pins: number;
+    drafts: number;
+    inline: number;
+  }>;
 } = {
   listObjects: () => Promise.reject(notYet('state.listObjects()')),
   listTasks: () => Promise.reject(notYet('state.listTasks()')),
@@ -74,6 +83,6 @@ export const state: {
   },
   async memory() {
     const { used, capacity, spilled, objects, pins, drafts } = await nodeState();
-    return { used, capacity, spilled, objects, pins, drafts };
+    return { used, capacity, spilled, objects, pins, drafts, inline: native.inlineBytes() };
   },
 };

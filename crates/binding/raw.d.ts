@@ -15,7 +15,8 @@ export interface RawTask {
 /** The out-of-band buffers of a value, or the number of the draft that is its only one. */
 export type Buffers = ArrayBufferView[] | number
 export declare function put(header: Uint8Array, headerLength: number, buffers: Buffers, refs: number[]): number
-export declare function read(handle: number): RawValue | RawFailure | undefined
+/** Of a value that is spilled: waits for it, or throws SPILLED. */
+export declare function read(handle: number, mayWait: boolean): RawValue | RawFailure | undefined
 /** The length of a small inline value, copied into `scratch`; -1 for every other state. */
 export declare function readInto(handle: number, scratch: Uint8Array): number
 export declare function release(handle: number): void
@@ -23,12 +24,21 @@ export declare function free(handle: number): boolean
 export declare function refId(handle: number): string
 /** -1 pending, 0 inline, 1 in the store, 2 failed. */
 export declare function refState(handle: number): number
-/** The same, with the bytes of the serialised value. */
+/** The same, or 3 spilled, with the bytes of the serialised value. */
 export declare function refPlace(handle: number): [state: number, byteLength: number]
+/** Where a spilled value is kept. */
+export declare function refUri(handle: number): string | undefined
+/** Bytes of values that this process keeps itself. */
+export declare function inlineBytes(): number
+/** Brings back what is spilled and keeps all until `endWait`: a number for it, or -1 when nothing is spilled. */
+export declare function restore(handles: number[]): number
+/** How long calls of this thread that need room in the store wait for it; `ticket` names a place in line. */
+export declare function setPatience(millis: number, ticket: number, last: boolean): void
 export declare function wait(handles: number[], needed: number, failFast: boolean): number
 export declare function endWait(wait: number): void
 export declare function block(handles: number[], timeoutMs: number): boolean
-/** Events: the number of a wait that is over, -1 a task, -2 a write into the store, -3 the node ended. */
+/** Events: the number of a wait that is over, -1 a task, -2 a write into the store, -3 the node
+ *  ended, -4 others wait for room in the store. */
 export declare function openPort(callback: (events: number[]) => void): number
 export declare function closePort(): void
 export declare function holdLoop(hold: boolean): void

@@ -4,8 +4,9 @@ import type { RawTask } from '#native' with { 'resolution-mode': 'import' };
 import { setRunning } from '../context.cjs';
 import { describeThrown, substitute, type Thrown } from '../failures.cjs';
 import { native } from '../native.cjs';
+import { withRoom } from '../room.cjs';
 import { setTaskHandler, startWorker } from '../runtime.cjs';
-import { fromRaw, letGarbageGo, type Take, withEncoded, withRoom } from '../transfer.cjs';
+import { fromRaw, letGarbageGo, type Take, withEncoded } from '../transfer.cjs';
 import { readOnly, writesOfTask } from '../writes.cjs';
 
 type AnyFunction = (...args: unknown[]) => unknown;

@@ -7,6 +7,7 @@ mod drafts;
 mod event_loop;
 pub mod lifecycle;
 mod output;
+pub mod parts;
 mod port;
 mod raw;
 mod runtime;

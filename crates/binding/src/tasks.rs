@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
+use heliostat_client::ReadyTask;
 use heliostat_proto::message::{FunctionHash, Resources};
 use heliostat_proto::{Fact, Failure};
 use heliostat_runtime::{ExecutionId, Handle, Submission};
@@ -95,12 +96,10 @@ raw_functions! {
     /// returns }`; `undefined` when there is none.
     fn next_task = c"nextTask" () |scope| {
         let client = client()?;
-        let taken = client.with_core(|core| {
-            let id = core.next_execution()?;
-            let spec = core.execution(id)?.spec.clone();
-            Some((id, spec))
-        });
-        let Some((id, spec)) = taken else { return Ok(scope.undefined()) };
+        // The pins live until all arguments have been read, which pins what is viewed.
+        let Some(ReadyTask { execution: id, spec, pins: _pins }) = client.next_task() else {
+            return Ok(scope.undefined());
+        };
         let args = read_blob(scope, &client, &spec.args, Label::Arguments)?;
         let values = spec
             .by_ref

@@ -21,6 +21,7 @@ use crate::io;
 use crate::output::Printer;
 use crate::peers::{Handed, Peers};
 use crate::ports::{Event, Notify, PortId, Ports};
+use crate::restores::{Part, Restores};
 use crate::rpc::Calls;
 
 /// Stored values above this length are read as they are, not copied.
@@ -62,6 +63,9 @@ pub(crate) struct Shared {
     pub(crate) bell: Arc<Ringer>,
     pub(crate) ports: Ports,
     pub(crate) states: Calls<NodeState>,
+    pub(crate) restores: Restores,
+    pub(crate) parts: Calls<Part>,
+    pub(crate) places: Calls<Option<String>>,
     pub(crate) printer: Mutex<Option<Printer>>,
     pub(crate) stopping: AtomicBool,
     pub(crate) left: AtomicBool,
@@ -108,6 +112,9 @@ impl Client {
             bell: Arc::new(bell),
             ports: Ports::default(),
             states: Calls::default(),
+            restores: Restores::default(),
+            parts: Calls::default(),
+            places: Calls::default(),
             printer: Mutex::new(printer),
             stopping: AtomicBool::new(false),
             left: AtomicBool::new(false),
@@ -429,6 +436,7 @@ impl Shared {
         }
         self.daemon.leases.end();
         self.states.end();
+        self.end_restores();
         let failure = Failure::new("NODE_DIED", "the node's daemon ended")
             .hint("the driver that started the embedded node, or the `heliostat start` process, is gone: start again");
         self.with_core(|core| core.on_node_gone(&failure));

@@ -209,6 +209,10 @@ impl Reader<'_> {
                 shared.with_core(|core| core.on_lease_broken(lease, &failure, now, shared));
                 shared.peer_gone(worker);
             }
+            FromDaemon::Restored { request, failures } => shared.restored(request, failures),
+            FromDaemon::Part { request, bytes } => shared.parts.answer(request, bytes),
+            FromDaemon::Place { request, uri } => shared.places.answer(request, uri),
+            FromDaemon::Collect => shared.ports.tell_all(Event::Collect),
             FromDaemon::StoreLeased { request, body } => shared.daemon.leases.answer(request, body),
             FromDaemon::Connected { peer, ok, connect, .. } => {
                 if connect {

@@ -13,10 +13,14 @@ mod io;
 mod output;
 mod peers;
 mod ports;
+mod restores;
+mod room;
 mod rpc;
 mod values;
 
 pub use client::{Client, ClientOptions};
 pub use error::{ConnectError, PutError};
 pub use ports::{Event, Notify, PortId};
+pub use restores::{ReadyTask, RestoreId};
+pub use room::set_patience;
 pub use values::{Parts, SealOutcome, Space};

@@ -17,7 +17,10 @@ use tokio::sync::Notify;
 use crate::config::NodeConfig;
 use crate::conn::Conn;
 use crate::output::Unclaimed;
+use crate::restore::Restores;
+use crate::room::Room;
 use crate::spawner::Order;
+use crate::spilling::{Spilling, Storage};
 use crate::store::Store;
 use crate::task::Tasks;
 use crate::workers::Child;
@@ -36,6 +39,9 @@ pub(crate) struct Daemon {
     pub(crate) node: NodeId,
     pub(crate) schedule: Schedule,
     pub(crate) store: Store,
+    pub(crate) room: Room,
+    pub(crate) spilling: Spilling,
+    pub(crate) restores: Restores,
     pub(crate) processes: BTreeMap<WorkerId, Process>,
     pub(crate) children: BTreeMap<WorkerId, Child>,
     /// Children that did not connect yet, by the token that each was given.
@@ -67,14 +73,25 @@ pub(crate) struct Process {
 }
 
 impl Daemon {
-    pub(crate) fn new(config: NodeConfig, node: NodeId, store: Store, orders: Sender<Order>) -> Shared {
-        Rc::new_cyclic(|me| {
+    pub(crate) fn new(
+        config: NodeConfig,
+        node: NodeId,
+        store: Store,
+        storage: Storage,
+        orders: Sender<Order>,
+    ) -> Shared {
+        let Storage { engine, results, done } = storage;
+        let spilling = Spilling::new(engine, results, config.spilling.as_ref(), config.store_capacity);
+        let shared = Rc::new_cyclic(|me| {
             RefCell::new(Self {
                 me: me.clone(),
                 schedule: Schedule::new(&config.resources),
                 config,
                 node,
                 store,
+                room: Room::new(),
+                spilling,
+                restores: Restores::default(),
                 processes: BTreeMap::new(),
                 children: BTreeMap::new(),
                 tokens: HashMap::new(),
@@ -85,7 +102,9 @@ impl Daemon {
                 scratch: Vec::new(),
                 child_gone: Rc::default(),
             })
-        })
+        });
+        shared.borrow().listen_to_storage(done);
+        shared
     }
 
     pub(crate) fn send(&self, to: WorkerId, message: FromDaemon, fds: Vec<OwnedFd>) {
@@ -165,7 +184,12 @@ impl Daemon {
             }
             self.send(peer, FromDaemon::PeerGone { peer: id }, Vec::new());
         }
-        self.store.leave(process.seat);
+        self.forget_waiting(id);
+        let work = self.store.leave(process.seat);
+        self.when(work, |daemon, traces| {
+            daemon.note(traces);
+            daemon.room_was_made();
+        });
     }
 
     pub(crate) fn drivers(&self) -> impl Iterator<Item = (WorkerId, &Process)> {

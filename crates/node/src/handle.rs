@@ -22,6 +22,7 @@ use crate::daemon::{Daemon, Shared};
 use crate::listener;
 use crate::session::{Session, SessionError};
 use crate::spawner::{Outcome, Spawner};
+use crate::spilling::Storage;
 use crate::store::{Inner, Store};
 use crate::workers::How;
 
@@ -48,6 +49,9 @@ pub enum StartNodeError {
     /// There is no object store.
     #[error(transparent)]
     Store(#[from] CreateStoreError),
+    /// Objects cannot be spilled as the settings say.
+    #[error("cannot spill objects: {0}")]
+    Spilling(#[from] heliostat_spill::OpenError),
     /// A thread or what it waits with could not be made.
     #[error("cannot start the node's {part}: {source}")]
     Thread {
@@ -110,6 +114,7 @@ impl Node {
             listen(&socket).map_err(|source| StartNodeError::Listen { path: socket.clone(), source })?
         };
         let store = Inner::new(StoreDaemon::create(StoreConfig::new(config.store_capacity))?);
+        let storage = Storage::open(config.spilling.as_ref(), session.dir())?;
         let (command_sender, commands) = unbounded_channel();
         let (outcome_sender, outcomes) = unbounded_channel();
         let (order_sender, orders) = std::sync::mpsc::channel();
@@ -129,7 +134,7 @@ impl Node {
             let store = Store::new(store, job_sender);
             Box::new(move || {
                 LocalSet::new().block_on(&runtime, async move {
-                    let shared = Daemon::new(config, node, store, order_sender);
+                    let shared = Daemon::new(config, node, store, storage, order_sender);
                     run(shared, listener, commands, outcomes).await;
                 });
             })

@@ -29,8 +29,11 @@ mod output;
 mod peers;
 mod pipe;
 mod requests;
+mod restore;
+mod room;
 mod session;
 mod spawner;
+mod spilling;
 mod state;
 mod store;
 mod task;
@@ -40,6 +43,7 @@ mod workers;
 pub use config::{NodeConfig, WorkerCommand};
 pub use handle::{ConnectNodeError, Node, NodeHandle, StartNodeError};
 pub use session::SessionError;
+pub use spilling::SpillConfig;
 
 /// Random bytes from the kernel.
 fn random<const N: usize>() -> [u8; N] {

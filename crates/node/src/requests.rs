@@ -23,8 +23,24 @@ impl Daemon {
             ToDaemon::CancelLease { request } => self.schedule.cancel_lease(from, request),
             ToDaemon::ReturnLease { lease } => self.schedule.return_lease(from, lease),
             ToDaemon::Waiting(waiting) => self.schedule.worker_waiting(from, waiting),
-            ToDaemon::StoreLease { request, body } => {
-                return self.lease_memory(from, request, &body);
+            ToDaemon::StoreLease { request, body, patience } => {
+                return self.lease_memory(from, request, &body, patience);
+            }
+            ToDaemon::Restore { request, locators } => {
+                self.restore(from, request, locators);
+                return true;
+            }
+            ToDaemon::RestoreEnd { request } => {
+                self.end_restore(from, request);
+                return true;
+            }
+            ToDaemon::ReadPart { request, locator, start, length } => {
+                self.read_part(from, request, &locator, start, length);
+                return true;
+            }
+            ToDaemon::Locate { request, locator } => {
+                self.locate(from, request, &locator);
+                return true;
             }
             ToDaemon::StoreFree { locators } => {
                 self.free_objects(locators);

@@ -241,6 +241,11 @@ impl Core {
         self.objects.get(handle).map(|object| object.id)
     }
 
+    /// Bytes of values that are kept in this process.
+    pub fn inline_bytes(&self) -> u64 {
+        self.objects.inline()
+    }
+
     /// The value, when there is one.
     pub fn value(&self, handle: Handle) -> Option<&Value> {
         self.objects.get(handle)?.value.as_ref()
@@ -308,8 +313,8 @@ impl Core {
             self.actions.push(Action::Free(locator));
         }
         let failure = Failure::new("OBJECT_FREED", format!("ObjectRef({}) was freed by free()", object.id));
-        object.value = Some(Value::Failed(Box::new(failure)));
         let inner = object.extra.as_mut().map(|extra| std::mem::take(&mut extra.contains)).unwrap_or_default();
+        self.objects.set_value(handle, Value::Failed(Box::new(failure)));
         for inner in inner {
             self.drop_count(inner, Count::Contained);
         }
@@ -321,8 +326,8 @@ impl Core {
     pub(crate) fn resolve(&mut self, handle: Handle, value: Value, look: Look<'_>) {
         let entries = refs_in(&value, look);
         let contains: Vec<Handle> = entries.iter().map(|entry| self.acquire(entry, Count::Contained)).collect();
+        self.objects.set_value(handle, value);
         let Some(object) = self.objects.get_mut(handle) else { return };
-        object.value = Some(value);
         if !contains.is_empty() {
             object.extra().contains = contains;
         }

@@ -80,6 +80,16 @@ pub(crate) struct Objects {
     lent: HashMap<WorkerId, HashSet<Handle>>,
     /// What we hold of each process.
     borrowed: HashMap<WorkerId, HashSet<Handle>>,
+    /// Bytes of inline values.
+    inline: u64,
+}
+
+/// Bytes that a value takes in this process.
+fn inline_bytes(value: Option<&Value>) -> u64 {
+    match value {
+        Some(Value::Ready(Blob::Inline(bytes))) => bytes.len() as u64,
+        _ => 0,
+    }
 }
 
 /// What became of an object's last count.
@@ -95,6 +105,7 @@ impl Objects {
     /// A new object of this process, counted once.
     pub(crate) fn create(&mut self, id: ObjectId, value: Option<Value>, count: Count) -> Handle {
         let mut object = Object::new(id, None);
+        self.inline += inline_bytes(value.as_ref());
         object.value = value;
         let handle = self.table.insert(object);
         self.add(handle, count);
@@ -124,6 +135,19 @@ impl Objects {
 
     pub(crate) fn get_mut(&mut self, handle: Handle) -> Option<&mut Object> {
         self.table.get_mut(handle)
+    }
+
+    /// Gives an object its value, or another one.
+    pub(crate) fn set_value(&mut self, handle: Handle, value: Value) {
+        let Some(object) = self.table.get_mut(handle) else { return };
+        self.inline += inline_bytes(Some(&value));
+        self.inline -= inline_bytes(object.value.as_ref());
+        object.value = Some(value);
+    }
+
+    /// Bytes of inline values.
+    pub(crate) fn inline(&self) -> u64 {
+        self.inline
     }
 
     pub(crate) fn find(&self, id: &ObjectId) -> Option<Handle> {
@@ -180,6 +204,7 @@ impl Objects {
             return;
         }
         let Some(object) = self.table.remove(handle) else { return };
+        self.inline -= inline_bytes(object.value.as_ref());
         if object.exported {
             self.by_id.remove(&object.id);
         }

@@ -70,5 +70,5 @@ pub use daemon::{
     StoreDaemon, StoreStats, Target,
 };
 pub use layout::{LANES, LARGE, LONGEST_LEASE, MAX_PROBE, MAX_SEAT, PAGE, UNIT};
-pub use link::{DaemonLink, LeaseError, LeaseGrant, LeaseRequest, LocalLink};
+pub use link::{DaemonLink, Holder, HolderKind, LeaseError, LeaseGrant, LeaseRequest, LocalLink};
 pub use seat::{SEAT_FDS, Seat, SeatFdsError, SeatParams};

@@ -199,6 +199,12 @@ impl<'a> Slot<'a> {
         self.word(4).store(rest | u64::from(owner) << 32, Ordering::Relaxed);
     }
 
+    /// Writes that the object must stay in memory; only the one who claimed the slot does, until it is sealed.
+    pub(crate) fn set_stays(&self) {
+        let word = self.word(4);
+        word.store(word.load(Ordering::Relaxed) | 1 << 57, Ordering::Relaxed);
+    }
+
     /// Writes where the bytes are.
     pub(crate) fn place(&self, offset: u64, length: u64) {
         self.word(5).store(offset, Ordering::Relaxed);

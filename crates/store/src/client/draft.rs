@@ -367,6 +367,11 @@ impl Draft {
         self.record().set_owner(client & MAX_SEAT);
     }
 
+    /// Keeps the object in memory, as [`Layout::unspillable`] does from the beginning.
+    pub fn set_unspillable(&mut self) {
+        self.record().set_stays();
+    }
+
     /// Where the object will be once it is sealed.
     pub fn locator(&self) -> &Locator {
         &self.locator

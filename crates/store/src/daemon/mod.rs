@@ -1,5 +1,6 @@
 //! The daemon's side: the one writer of the allocator, which hands out seats and memory and takes both back.
 
+mod holders;
 mod lease;
 mod memory;
 mod ranges;
