@@ -3,14 +3,23 @@
 import type { RawFailure, RawValue } from '#native' with { 'resolution-mode': 'import' };
 import * as check from './check.cjs';
 import { allocateDraft, setStore } from './draft.cjs';
-import { GetTimeoutError, NotInitializedError, notYet, SerializationError } from './errors.cjs';
+import { GetTimeoutError, NotInitializedError, notYet, ObjectStoreFullError, SerializationError } from './errors.cjs';
 import { errorOf, errorOfSync } from './failures.cjs';
 import { native } from './native.cjs';
 import { handleOf, makeRef, ObjectRef, setGetter, siteOf, trackRef } from './object-ref.cjs';
 import { extentOf } from './range.cjs';
 import { withRoom, withRoomSoon } from './room.cjs';
 import { current, endWait, whenOver } from './runtime.cjs';
-import { fromRaw, fromRawSync, NOT_SMALL, noteGiven, readSmall, translated, withEncoded } from './transfer.cjs';
+import {
+  fromRaw,
+  fromRawSync,
+  letGarbageGo,
+  NOT_SMALL,
+  noteGiven,
+  readSmall,
+  translated,
+  withEncoded,
+} from './transfer.cjs';
 import type { Draft, GetOptions, PutOptions, Sealed, TypedArray, ValueOf, Values, WaitOptions } from './types.cjs';
 import { noteCopies, takeViolation, views } from './writes.cjs';
 
@@ -134,6 +143,17 @@ function takeHere(refs: readonly ObjectRef[], handles: number[]): Taken[] | unde
   }
 }
 
+/** Reads all values; where there is no room to bring one back, this thread's garbage goes first. */
+function takeNow(refs: readonly ObjectRef[], handles: number[]): Taken[] {
+  try {
+    return take(refs, handles, true);
+  } catch (error) {
+    if (!(error instanceof ObjectStoreFullError)) throw error;
+  }
+  letGarbageGo();
+  return take(refs, handles, true);
+}
+
 /** Has what is spilled brought back, and reads all values. */
 async function takeBack(
   refs: readonly ObjectRef[],
@@ -144,7 +164,7 @@ async function takeBack(
   try {
     if (restore >= 0) await waitFor(restore, refs, options);
     // What could not be brought back says so now.
-    return take(refs, handles, true);
+    return takeNow(refs, handles);
   } finally {
     if (restore >= 0) endWait(restore);
   }
@@ -267,7 +287,7 @@ export function getSync(target: ObjectRef | readonly ObjectRef[], options?: { ti
   ) {
     throw timedOut(refs, limit ?? 0);
   }
-  const values = take(refs, handles, true).map(({ value, ref }) => {
+  const values = takeNow(refs, handles).map(({ value, ref }) => {
     if (isFailure(value)) throw errorOfSync(value, siteOf(ref));
     return fromRawSync(value);
   });

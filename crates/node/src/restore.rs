@@ -193,7 +193,8 @@ impl Daemon {
     /// A process has what it asked for in hand, or does not need it any more.
     pub(crate) fn end_restore(&mut self, from: WorkerId, request: u64) {
         self.restores.requests.retain(|_, one| (one.from, one.request) != (from, request));
-        self.spilling.dry = false;
+        self.spilling.look_again();
+        self.try_line();
         self.make_room();
     }
 

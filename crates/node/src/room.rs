@@ -191,7 +191,6 @@ impl Daemon {
                 result => {
                     daemon.room.leave(from, patience.ticket);
                     daemon.answer_lease(from, request, &result);
-                    daemon.spilling.dry = false;
                     daemon.spill_if_needed();
                 }
             }
@@ -236,7 +235,7 @@ impl Daemon {
     /// Room was made: whoever waits tries again.
     pub(crate) fn room_was_made(&mut self) {
         self.room.progress = Instant::now();
-        self.spilling.dry = false;
+        self.spilling.look_again();
         self.try_line();
         self.spill_if_needed();
     }
@@ -266,7 +265,7 @@ impl Daemon {
         });
     }
 
-    /// Asks all processes that aren't waiting themselves to let go of garbage.
+    /// Asks all processes but those with a thread that waits for memory, which did so before, to let go of garbage.
     fn ask_for_garbage(&mut self) {
         let now = Instant::now();
         let (at, pause) = self.room.collect;
@@ -275,7 +274,8 @@ impl Daemon {
         }
         self.room.collect = (now + pause, (pause * 2).min(COLLECT.1));
         for (id, process) in &self.processes {
-            if !self.is_waiting(*id) {
+            let blocked = |waiter: &Waiter| waiter.from == *id && matches!(waiter.want, Want::Memory { .. });
+            if !self.room.line.iter().any(blocked) {
                 process.conn.send(FromDaemon::Collect, Vec::new());
             }
         }
@@ -286,7 +286,7 @@ impl Daemon {
     }
 
     /// Tries the first in line, and all that want little.
-    fn try_line(&mut self) {
+    pub(crate) fn try_line(&mut self) {
         if self.room.line.iter().any(|waiter| waiter.trying) {
             return;
         }
@@ -399,7 +399,7 @@ impl Daemon {
     fn give_up_if_still(&mut self) {
         let still = self.room.progress.elapsed() > STILL
             && !self.spilling.is_busy()
-            && !self.spilling.can_help()
+            && !self.spilling.may_help()
             && !self.restores.is_reading();
         let Some(first) = self.room.line.iter().find(|waiter| !matches!(waiter.want, Want::Nothing)) else { return };
         if !still || first.trying || first.since.elapsed() < STILL {

@@ -16,7 +16,7 @@ use crate::daemon::Daemon;
 
 /// After a refusal of all storage nothing is written for so long.
 const BACK_OFF: Duration = Duration::from_millis(500);
-/// When nothing could leave though the threshold was passed, the next look comes after this.
+/// When nothing could leave, the next look comes after this: that a pin was dropped is told to nobody.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// The first line about the amount that was spilled comes at so many bytes, the next ones at each doubling.
 const FIRST_LINE: u64 = 1 << 30;
@@ -105,7 +105,7 @@ pub(crate) struct Spilling {
     threshold: u64,
     /// Bytes in use, as the store's daemon said last.
     used: u64,
-    /// Before, nobody looks for objects only because the threshold was passed.
+    /// Before, nobody looks for objects that can leave.
     next_look: Instant,
     /// Copies in storage, by their objects. The engine knows a copy by a number of its own: attempts of a task may make
     /// objects of the same id.
@@ -116,7 +116,7 @@ pub(crate) struct Spilling {
     /// Somebody looks for objects that can leave.
     looking: bool,
     /// The last look found none.
-    pub(crate) dry: bool,
+    dry: bool,
     /// Why nothing was written the last time, and until when nothing is tried.
     pub(crate) refused: Option<(String, Instant)>,
     next_line: u64,
@@ -172,9 +172,22 @@ impl Spilling {
         self.looking || self.writing > 0
     }
 
-    /// Whether objects may be on their way out soon.
+    /// Whether it makes sense to look for objects that can leave.
     pub(crate) fn can_help(&self) -> bool {
-        self.engine.is_some() && !self.dry && self.refused.as_ref().is_none_or(|(_, until)| *until <= Instant::now())
+        let now = Instant::now();
+        let refused = self.refused.as_ref().is_some_and(|(_, until)| *until > now);
+        self.engine.is_some() && !refused && self.next_look <= now
+    }
+
+    /// Whether the last look found objects that can leave, or one is due since something changed.
+    pub(crate) fn may_help(&self) -> bool {
+        self.engine.is_some() && !self.dry && self.refused.is_none()
+    }
+
+    /// Something changed: the next look may find more.
+    pub(crate) fn look_again(&mut self) {
+        self.dry = false;
+        self.next_look = Instant::now();
     }
 
     pub(crate) fn state(&self) -> SpillingState {
@@ -236,7 +249,7 @@ impl Daemon {
     /// Starts to spill when the store's use has passed the threshold, or somebody waits for room.
     pub(crate) fn spill_if_needed(&mut self) {
         let wanted = self.room.wanted();
-        let above = self.spilling.used > self.spilling.threshold && self.spilling.next_look <= Instant::now();
+        let above = self.spilling.used > self.spilling.threshold;
         if self.spilling.is_busy() || !self.spilling.can_help() || !(wanted > 0 || above) {
             return;
         }
