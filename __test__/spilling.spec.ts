@@ -1,8 +1,20 @@
-import { mkdtempSync, readdirSync, statSync } from 'node:fs';
+import { closeSync, fstatSync, mkdtempSync, openSync, readdirSync, statSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
-import { get, getRange, getSync, init, locate, type ObjectRef, put, remote, state, wait } from 'heliostat';
+import {
+  get,
+  getRange,
+  getSync,
+  init,
+  locate,
+  ObjectCorruptedError,
+  type ObjectRef,
+  put,
+  remote,
+  state,
+  wait,
+} from 'heliostat';
 import { eventually, storeIsEmpty, withCluster } from './support/cluster.js';
 
 const MIB = 1 << 20;
@@ -14,11 +26,7 @@ const make = (index: number, mib = 8) => put(new Uint8Array(mib * MIB).fill(inde
 const isSpilled = async (ref: ObjectRef) => (await locate(ref)).state === 'spilled';
 
 function bytesIn(path: string): number {
-  return readdirSync(path, { withFileTypes: true }).reduce(
-    (sum, entry) =>
-      sum + (entry.isDirectory() ? bytesIn(join(path, entry.name)) : statSync(join(path, entry.name)).size),
-    0,
-  );
+  return files(path).reduce((sum, file) => sum + statSync(file).size, 0);
 }
 
 /** What a view holds, without holding the view. */
@@ -27,6 +35,12 @@ function counted(view: Uint8Array): { length: number; others: number; first: num
   let others = 0;
   for (const byte of view) if (byte !== first) others += 1;
   return { length: view.length, others, first };
+}
+
+function files(path: string): string[] {
+  return readdirSync(path, { withFileTypes: true, recursive: true })
+    .filter((entry) => entry.isFile())
+    .map((entry) => join(entry.parentPath, entry.name));
 }
 
 async function nothingIsLeft(): Promise<void> {
@@ -142,6 +156,30 @@ test.serial('views that the program holds stay readable while others are spilled
   ref[Symbol.dispose]();
   await eventually('the rest is gone', async () => (await state.memory()).spilled === 0);
   t.is(view[8 * MIB - 1], 7);
+});
+
+test.serial('what was damaged in storage is never given to anybody', async (t) => {
+  const refs = Array.from({ length: 20 }, (_, index) => make(index));
+  const spilled: ObjectRef<Uint8Array>[] = [];
+  for (const ref of refs) if (await isSpilled(ref)) spilled.push(ref);
+  t.true(spilled.length > 10);
+  for (const file of files(dir)) {
+    if (statSync(file).size < MIB) continue;
+    // Changes a byte in each MiB.
+    const fd = openSync(file, 'r+');
+    for (let at = 70_000; at < fstatSync(fd).size; at += MIB) writeSync(fd, new Uint8Array([0xa5]), 0, 1, at);
+    closeSync(fd);
+  }
+  const first = remote((bytes: Uint8Array) => bytes[0], { maxRetries: 0 });
+  for (const ref of spilled) {
+    await t.throwsAsync(get(ref), { instanceOf: ObjectCorruptedError, message: /damaged/ });
+    t.throws(() => getSync(ref), { instanceOf: ObjectCorruptedError });
+    await t.throwsAsync(get(first.remote(ref)), { instanceOf: ObjectCorruptedError });
+  }
+  for (const [index, ref] of refs.entries()) if (!spilled.includes(ref)) t.is((await get(ref))[0], index);
+  t.is(await get(first.remote(put(new Uint8Array([3])))), 3, 'the worker goes on');
+  for (const ref of refs) ref[Symbol.dispose]();
+  await nothingIsLeft();
 });
 
 test.serial('settings that make no sense are refused', async (t) => {

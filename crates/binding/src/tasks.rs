@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use heliostat_client::ReadyTask;
-use heliostat_proto::message::{FunctionHash, Resources};
+use heliostat_client::{Client, ReadyTask};
+use heliostat_proto::message::{FunctionHash, Resources, TaskSpec};
 use heliostat_proto::{Fact, Failure};
 use heliostat_runtime::{ExecutionId, Handle, Submission};
 
@@ -43,6 +43,13 @@ fn resources(scope: Scope, pairs: Value) -> Result<Resources, Thrown> {
 
 fn optional(number: f64) -> Option<u32> {
     (number >= 0.0).then_some(number as u32)
+}
+
+/// The arguments of a task: those by value, and each of those by reference.
+fn arguments(scope: Scope, client: &Client, spec: &TaskSpec) -> Result<(Value, Vec<Value>), Thrown> {
+    let args = read_blob(scope, client, &spec.args, Label::Arguments)?;
+    let one = |(position, blob): &(u32, _)| read_blob(scope, client, blob, Label::Argument(*position));
+    Ok((args, spec.by_ref.iter().map(one).collect::<Result<Vec<Value>, Thrown>>()?))
 }
 
 raw_functions! {
@@ -97,15 +104,18 @@ raw_functions! {
     fn next_task = c"nextTask" () |scope| {
         let client = client()?;
         // The pins live until all arguments have been read, which pins what is viewed.
-        let Some(ReadyTask { execution: id, spec, pins: _pins }) = client.next_task() else {
-            return Ok(scope.undefined());
+        let (id, spec, args, values, _pins) = loop {
+            let Some(ReadyTask { execution, spec, pins }) = client.next_task() else { return Ok(scope.undefined()) };
+            match arguments(scope, &client, &spec) {
+                Ok((args, values)) => break (execution, spec, args, values, pins),
+                // Damaged or gone: the task fails with that.
+                Err(Thrown { code, message }) => {
+                    let failure = heliostat_proto::Value::Failed(Box::new(Failure::new(&code, message)));
+                    let results = vec![failure; spec.returns.map_or(1, |count| count as usize)];
+                    client.with_core(|core| core.finish(execution, results, &[], 0));
+                }
+            }
         };
-        let args = read_blob(scope, &client, &spec.args, Label::Arguments)?;
-        let values = spec
-            .by_ref
-            .iter()
-            .map(|(position, blob)| read_blob(scope, &client, blob, Label::Argument(*position)))
-            .collect::<Result<Vec<Value>, Thrown>>()?;
         let object = scope.object();
         scope.set(object, c"execution", scope.u32(id));
         scope.set(object, c"taskId", scope.string(&spec.task.to_string()));

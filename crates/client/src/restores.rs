@@ -134,7 +134,7 @@ impl Client {
         {
             let mut state = self.shared.restores.lock();
             if let Some(preparing) = state.task.take() {
-                let Some(restore) = state.all.get(&preparing.restore) else { return None };
+                let restore = state.all.get(&preparing.restore)?;
                 if !restore.done {
                     state.task = Some(preparing);
                     return None;

@@ -23,7 +23,8 @@ pub(crate) struct Restores {
 #[derive(Debug)]
 struct Request {
     from: WorkerId,
-    request: u64,
+    /// The asker's name of it.
+    number: u64,
     locators: Vec<Locator>,
     /// Memory was taken for all.
     admitted: bool,
@@ -91,7 +92,7 @@ impl Daemon {
         self.restores.next += 1;
         let wanted = locators.clone();
         let (missing, failures) = (HashSet::new(), Vec::new());
-        self.restores.requests.insert(id, Request { from, request, locators, admitted: false, missing, failures });
+        self.restores.requests.insert(id, Request { from, number: request, locators, admitted: false, missing, failures });
         // Who reads does not stand in line behind those who write, unless there is no room.
         let work = self.store.work(true, move |daemon| admit(daemon, &wanted));
         self.when(work, move |daemon, result| match result {
@@ -178,7 +179,7 @@ impl Daemon {
         let Some(request) = self.restores.requests.get_mut(&id) else { return };
         if request.missing.is_empty() {
             let failures = std::mem::take(&mut request.failures);
-            let (from, request) = (request.from, request.request);
+            let (from, request) = (request.from, request.number);
             self.send(from, FromDaemon::Restored { request, failures }, Vec::new());
         }
     }
@@ -187,12 +188,12 @@ impl Daemon {
     pub(crate) fn refuse_restore(&mut self, id: u64, failure: &Failure) {
         let Some(request) = self.restores.requests.remove(&id) else { return };
         let failures = (0..request.locators.len() as u32).map(|index| (index, failure.clone())).collect();
-        self.send(request.from, FromDaemon::Restored { request: request.request, failures }, Vec::new());
+        self.send(request.from, FromDaemon::Restored { request: request.number, failures }, Vec::new());
     }
 
     /// A process has what it asked for in hand, or does not need it any more.
     pub(crate) fn end_restore(&mut self, from: WorkerId, request: u64) {
-        self.restores.requests.retain(|_, one| (one.from, one.request) != (from, request));
+        self.restores.requests.retain(|_, one| (one.from, one.number) != (from, request));
         self.spilling.look_again();
         self.try_line();
         self.make_room();
