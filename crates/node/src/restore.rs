@@ -92,7 +92,9 @@ impl Daemon {
         self.restores.next += 1;
         let wanted = locators.clone();
         let (missing, failures) = (HashSet::new(), Vec::new());
-        self.restores.requests.insert(id, Request { from, number: request, locators, admitted: false, missing, failures });
+        self.restores
+            .requests
+            .insert(id, Request { from, number: request, locators, admitted: false, missing, failures });
         // Who reads does not stand in line behind those who write, unless there is no room.
         let work = self.store.work(true, move |daemon| admit(daemon, &wanted));
         self.when(work, move |daemon, result| match result {

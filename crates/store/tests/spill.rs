@@ -70,9 +70,9 @@ fn a_locator_stays_good_wherever_the_bytes_come_back() {
 fn what_is_read_stays_and_can_leave_later_without_being_written_again() {
     let store = Store::new();
     let client = store.client();
-    let locator = client.put(id(1), &[1; 100_000]).unwrap();
+    let locator = client.put(id(1), &vec![1; 100_000]).unwrap();
     let content = store.daemon().begin_spill(&locator).unwrap().unwrap();
-    assert_eq!(content.as_ref(), [1; 100_000]);
+    assert_eq!(content.as_ref(), vec![1; 100_000]);
     let pin = client.pin(&locator).unwrap();
     assert_eq!(store.daemon().finish_spill(&[(locator, true)]), [Spilled::Pinned]);
     assert_eq!(client.pin(&locator).unwrap().bytes(), pin.bytes());
@@ -88,33 +88,33 @@ fn what_is_read_stays_and_can_leave_later_without_being_written_again() {
 fn what_was_not_written_stays() {
     let store = Store::new();
     let client = store.client();
-    let locator = client.put(id(1), &[1; 100_000]).unwrap();
+    let locator = client.put(id(1), &vec![1; 100_000]).unwrap();
     drop(store.daemon().begin_spill(&locator).unwrap().unwrap());
     assert_eq!(store.daemon().finish_spill(&[(locator, false)]), [Spilled::Failed]);
-    assert_eq!(client.pin(&locator).unwrap().bytes(), [1; 100_000]);
+    assert_eq!(client.pin(&locator).unwrap().bytes(), vec![1; 100_000]);
 }
 
 #[test]
 fn bytes_stay_in_place_while_they_are_written_although_the_object_was_freed() {
     let store = Store::new();
     let client = store.client();
-    let locator = client.put(id(1), &[1; 600_000]).unwrap();
+    let locator = client.put(id(1), &vec![1; 600_000]).unwrap();
     let content = store.daemon().begin_spill(&locator).unwrap().unwrap();
     client.free(&[locator]);
     assert!(matches!(client.pin(&locator), Err(PinError::Gone { .. })));
     // Half of the store is still taken.
-    assert!(client.put(id(2), &[2; 600_000]).is_err());
-    assert_eq!(content.as_ref(), [1; 600_000]);
+    assert!(client.put(id(2), &vec![2; 600_000]).is_err());
+    assert_eq!(content.as_ref(), vec![1; 600_000]);
     assert_eq!(store.daemon().finish_spill(&[(locator, true)]), [Spilled::Freed]);
     assert!(store.daemon().take_dropped().is_empty(), "the caller was told in another way");
-    client.put(id(2), &[2; 600_000]).unwrap();
+    client.put(id(2), &vec![2; 600_000]).unwrap();
 }
 
 #[test]
 fn copies_of_objects_that_are_gone_are_told_once() {
     let store = Store::new();
     let client = store.client();
-    let all: Vec<_> = (0..3).map(|n| client.put(id(n), &[n as u8; 100_000]).unwrap()).collect();
+    let all: Vec<_> = (0..3).map(|n| client.put(id(n), &vec![n as u8; 100_000]).unwrap()).collect();
     let copies: Vec<_> = all.iter().map(|locator| store.spill(locator)).collect();
     store.restore(&all[1], &copies[1]);
     client.free(&all[..2]);
@@ -137,7 +137,7 @@ fn copies_of_objects_that_are_gone_are_told_once() {
 fn a_restore_takes_memory_once_and_gives_it_back_if_it_fails() {
     let store = Store::new();
     let client = store.client();
-    let locator = client.put(id(1), &[1; 100_000]).unwrap();
+    let locator = client.put(id(1), &vec![1; 100_000]).unwrap();
     let copy = store.spill(&locator);
     let first = store.daemon().begin_restore(&locator).unwrap();
     assert!(matches!(first, Restore::Into(_)));
@@ -163,12 +163,12 @@ fn a_restore_takes_memory_once_and_gives_it_back_if_it_fails() {
 fn a_restore_into_a_full_store_says_so() {
     let store = Store::new();
     let client = store.client();
-    let locator = client.put(id(1), &[1; 600_000]).unwrap();
+    let locator = client.put(id(1), &vec![1; 600_000]).unwrap();
     store.spill(&locator);
-    let other = client.put(id(2), &[2; 600_000]).unwrap();
+    let other = client.put(id(2), &vec![2; 600_000]).unwrap();
     let refused = store.daemon().begin_restore(&locator);
     assert!(matches!(refused, Err(BeginRestoreError::Memory(LeaseError::Full { .. }))), "{refused:?}");
-    assert_eq!(client.pin(&other).unwrap().bytes(), [2; 600_000]);
+    assert_eq!(client.pin(&other).unwrap().bytes(), vec![2; 600_000]);
 }
 
 #[test]
@@ -176,8 +176,8 @@ fn the_oldest_large_objects_leave_first_and_small_ones_last() {
     let store = Store::new();
     let client = store.client();
     let small = client.put(id(1), &[1; 1000]).unwrap();
-    let large: Vec<_> = (2..5).map(|n| client.put(id(n), &[n as u8; 70_000]).unwrap()).collect();
-    let stays = client.put_parts(id(5), Layout::new(0).unspillable(), &[&[5; 70_000]]).unwrap();
+    let large: Vec<_> = (2..5).map(|n| client.put(id(n), &vec![n as u8; 70_000]).unwrap()).collect();
+    let stays = client.put_parts(id(5), Layout::new(0).unspillable(), &[&vec![5; 70_000]]).unwrap();
     let candidates = |bytes, keep: Option<Locator>| -> Vec<Locator> {
         let found = store.daemon().spill_candidates(bytes, |locator| Some(*locator) == keep).unwrap();
         found.into_iter().map(|candidate| candidate.locator).collect()
@@ -190,14 +190,14 @@ fn the_oldest_large_objects_leave_first_and_small_ones_last() {
     store.restore(&large[0], &copy);
     let offset = client.pin(&large[0]).unwrap().locator().offset;
     assert_eq!(candidates(u64::MAX, None), [large[1], large[2], Locator { offset, ..large[0] }, small]);
-    assert_eq!(client.pin(&stays).unwrap().bytes(), [5; 70_000]);
+    assert_eq!(client.pin(&stays).unwrap().bytes(), vec![5; 70_000]);
 }
 
 #[test]
 fn a_slot_that_somebody_scribbled_on_is_not_believed() {
     let store = Store::new();
     let client = store.client();
-    let locator = client.put(id(1), &[1; 100_000]).unwrap();
+    let locator = client.put(id(1), &vec![1; 100_000]).unwrap();
     let other = Locator { generation: locator.generation + 1, ..locator };
     assert!(matches!(store.daemon().begin_restore(&other), Err(BeginRestoreError::Gone)));
     assert!(store.daemon().begin_spill(&other).unwrap().is_none());
@@ -205,5 +205,5 @@ fn a_slot_that_somebody_scribbled_on_is_not_believed() {
     let longer = Locator { length: 99_999, ..locator };
     assert!(store.daemon().begin_spill(&longer).unwrap().is_none());
     assert!(client.pin(&longer).is_err());
-    assert_eq!(client.pin(&Locator { offset: 0, ..locator }).unwrap().bytes(), [1; 100_000], "the slot says where");
+    assert_eq!(client.pin(&Locator { offset: 0, ..locator }).unwrap().bytes(), vec![1; 100_000], "the slot says where");
 }
