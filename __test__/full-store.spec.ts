@@ -26,9 +26,7 @@ test.serial('where nobody can make room the error names who holds it', async (t)
 });
 
 test.serial('what can never fit is refused at once', (t) => {
-  const started = performance.now();
   t.throws(() => put(new Uint8Array(300 * MIB)), { instanceOf: ObjectStoreFullError, message: /can't fit a store/ });
-  t.true(performance.now() - started < 60_000, 'without waiting for room');
 });
 
 test.serial('putAsync waits while the event loop goes on, and gets the room that this program makes', async (t) => {
