@@ -170,14 +170,21 @@ test.serial('what was damaged in storage is never given to anybody', async (t) =
     for (let at = 70_000; at < fstatSync(fd).size; at += MIB) writeSync(fd, new Uint8Array([0xa5]), 0, 1, at);
     closeSync(fd);
   }
-  const first = remote((bytes: Uint8Array) => bytes[0], { maxRetries: 0 });
+  const firstOf = remote((bytes: Uint8Array) => bytes[0], { maxRetries: 0 });
   for (const ref of spilled) {
     await t.throwsAsync(get(ref), { instanceOf: ObjectCorruptedError, message: /damaged/ });
     t.throws(() => getSync(ref), { instanceOf: ObjectCorruptedError });
-    await t.throwsAsync(get(first.remote(ref)), { instanceOf: ObjectCorruptedError });
+    await t.throwsAsync(get(firstOf.remote(ref)), { instanceOf: ObjectCorruptedError });
   }
-  for (const [index, ref] of refs.entries()) if (!spilled.includes(ref)) t.is((await get(ref))[0], index);
-  t.is(await get(first.remote(put(new Uint8Array([3])))), 3, 'the worker goes on');
+  // Others may have left after they were looked at: they give their own bytes, or say that these are damaged.
+  for (const [index, ref] of refs.entries()) {
+    const first = await get(ref).then(
+      (view) => view[0],
+      (error: unknown) => error,
+    );
+    t.true(first instanceof ObjectCorruptedError || (first === index && !spilled.includes(ref)), `object ${index}`);
+  }
+  t.is(await get(firstOf.remote(put(new Uint8Array([3])))), 3, 'the worker goes on');
   for (const ref of refs) ref[Symbol.dispose]();
   await nothingIsLeft();
 });
