@@ -5,6 +5,7 @@
  * @packageDocumentation
  */
 
+import './unread.cjs';
 import { Remote } from './remote.cjs';
 import { isLeaving, leave, start, startAfterLeaving } from './runtime.cjs';
 import type { Context, InitOptions } from './types.cjs';
@@ -24,6 +25,7 @@ export function shutdown(): Promise<void> {
 }
 
 export { exitActor, getActor, kill } from './actors.cjs';
+export { cancel } from './cancel.cjs';
 export { getRuntimeContext } from './context.cjs';
 export {
   ActorAlreadyExistsError,
@@ -82,7 +84,7 @@ export {
   release,
   wait,
 } from './objects.cjs';
-export { cancel, remote } from './remote.cjs';
+export { remote } from './remote.cjs';
 
 // Not for users: where values that contain remote functions find their class in every process. A name that is computed
 // is not taken for an export of the module by `import`.

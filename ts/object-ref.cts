@@ -1,15 +1,18 @@
 /** References: the handles that user programs hold. */
-import { inspect } from 'node:util';
+import { inspect, types } from 'node:util';
 import { OutOfBandRefError, RefDisposedError } from './errors.cjs';
-import { native } from './native.cjs';
+import { native, type Share, thread } from './native.cjs';
+import { Finalizers } from './realm.cjs';
 import type { GetOptions } from './types.cjs';
 
 /** What the rest of the package needs of a reference, kept off the public class. */
 interface Internals {
-  create(handle: number, session: number, site: CallSite | undefined): ObjectRef<any>;
+  create(handle: number, site: CallSite | undefined): ObjectRef<any>;
+  adopt(handle: number): ObjectRef<any>;
   handle(ref: ObjectRef<any>): number;
   site(ref: ObjectRef<any>): CallSite | undefined;
   track(ref: ObjectRef<any>): void;
+  isOwn(ref: object): boolean;
 }
 
 /** Where in the user's program a task was submitted; the text is made only when it is read. */
@@ -18,43 +21,64 @@ export interface CallSite {
 }
 
 /** A session's references end with it: a handle of an earlier one must never be taken for one of the present. */
-export const session = { current: 0 };
+export const session = {
+  get current(): number {
+    return thread.session;
+  },
+};
 
-/** A handle of native code, and whether its reference still holds it. */
-interface Held {
-  handle: number;
-  session: number;
-  released: boolean;
+/**
+ * The registry of a session. Of a wrapper's end it is told by the bare handle, which native code keeps from being used
+ * again until then, disposed of or not: the first wrapper of a handle needs nothing beside itself. Further wrappers of
+ * one handle, as values bring them, each have a {@link Share}. What concerns an ended session concerns nobody.
+ */
+let finalizers = registryOf(-1);
+let registered = -1;
+
+function registryOf(owner: number): FinalizationRegistry<number | Share> {
+  return new Finalizers<number | Share>((held) => {
+    if (owner !== thread.session) return;
+    if (typeof held !== 'number') {
+      drop(held);
+      return;
+    }
+    if (tracked.get(held) === null) tracked.delete(held);
+    native.collected(held);
+  });
 }
 
-const finalizers = new FinalizationRegistry<Held>(letGo);
-
-function letGo(held: Held): void {
-  if (held.released) return;
-  held.released = true;
-  tracked.delete(held.handle);
-  if (held.session === session.current) native.release(held.handle);
+/** Lets go of a further wrapper's part in a handle, once. */
+function drop(share: Share): void {
+  if (share.dropped) return;
+  share.dropped = true;
+  if (tracked.get(share.handle) === share) {
+    tracked.delete(share.handle);
+    native.untrackRef(share.handle);
+  }
+  native.release(share.handle);
 }
 
 /**
- * References to objects in the store, by handle. Native code watches them weakly as well, so that those that are garbage
- * can be let go of without a turn of the event loop, which finalizers need.
+ * References to objects in the store. Native code watches them weakly as well, so that those that are garbage can be let
+ * go of without a turn of the event loop, which finalizers need.
  */
-const tracked = new Map<number, Held>();
+const { tracked } = thread;
 
 /** Lets go of references that were collected. Returns how many. */
 export function sweepRefs(): number {
   const dead = native.sweepRefs();
   for (const handle of dead) {
-    const held = tracked.get(handle);
-    if (held !== undefined) letGo(held);
+    const share = tracked.get(handle);
+    tracked.delete(handle);
+    if (share === null) native.dispose(handle);
+    else if (share !== undefined) drop(share);
   }
   return dead.length;
 }
 
 /** Ends the references of this session; how they are called stays known. */
 export function endSession(): void {
-  session.current += 1;
+  thread.session += 1;
   tracked.clear();
 }
 
@@ -67,15 +91,18 @@ export function setGetter(get: typeof getter): void {
 }
 
 const CREATE = Symbol('create');
+/** By this, copies of this package in one thread take each other's references for their own. */
+const INTERNALS = Symbol.for('heliostat.ref');
 
-// structuredClone reads own enumerable properties; this one makes it fail instead of giving an empty object.
-const OUT_OF_BAND: PropertyDescriptor = {
-  enumerable: true,
-  configurable: false,
-  get() {
+// structuredClone reads own enumerable properties, to the bottom: this one makes it fail instead of giving an empty object.
+const GUARD: object = Object.freeze({
+  get value(): never {
     throw outOfBand('structuredClone, or read property by property');
   },
-};
+});
+
+/** Ids that were read, for when the session has ended. */
+const ids = new WeakMap<ObjectRef<any>, string>();
 
 function outOfBand(by: string): OutOfBandRefError {
   return new OutOfBandRefError(
@@ -92,25 +119,35 @@ function outOfBand(by: string): OutOfBandRefError {
  * Deliberately not thenable: an async function may return one, and Promise.all leaves it alone.
  */
 export class ObjectRef<T = unknown> implements Disposable {
-  readonly #held: Held;
+  /** Below 0 after disposal: -1 less what it was. */
+  #handle: number;
+  readonly #session: number;
   readonly #site: CallSite | undefined;
-  #id: string | undefined;
-  #disposed = false;
+  readonly #share: Share | null;
+  /** @internal */
+  readonly ObjectRef = GUARD;
   /** Keeps T in the type. */
   declare private readonly __type: T;
 
-  private constructor(token: symbol, handle: number, owner: number, site: CallSite | undefined) {
+  private constructor(token: symbol, handle: number, site: CallSite | undefined, share: Share | null) {
     if (token !== CREATE) throw new TypeError('an ObjectRef comes from put() or remote(), not from its constructor');
-    this.#held = { handle, session: owner, released: false };
+    const { session: now } = thread;
+    if (registered !== now) {
+      registered = now;
+      finalizers = registryOf(now);
+    }
+    this.#handle = handle;
+    this.#session = now;
     this.#site = site;
-    Object.defineProperty(this, 'ObjectRef', OUT_OF_BAND);
-    finalizers.register(this, this.#held, this.#held);
+    this.#share = share;
+    finalizers.register(this, share ?? handle);
   }
 
   /** 56 hexadecimal digits: the task's id, then the object's index. */
   get id(): string {
-    this.#id ??= native.refId(this.#handle());
-    return this.#id;
+    const id = this.#name();
+    if (id === undefined) throw ended();
+    return id;
   }
 
   /** The value: see `get`. */
@@ -125,19 +162,26 @@ export class ObjectRef<T = unknown> implements Disposable {
 
   /** Drops this handle's reference now; garbage collection is the backstop. Harmless when repeated. */
   [Symbol.dispose](): void {
-    if (this.#disposed) return;
-    // Its name stays readable, in messages about it for example.
-    if (this.#held.session === session.current) this.#id ??= native.refId(this.#held.handle);
-    this.#disposed = true;
-    finalizers.unregister(this.#held);
-    if (tracked.has(this.#held.handle)) native.untrackRef(this.#held.handle);
-    letGo(this.#held);
+    const handle = this.#handle;
+    if (handle < 0) return;
+    this.#handle = -1 - handle;
+    if (this.#session !== thread.session) return;
+    if (this.#share !== null) {
+      // Its name stays readable, also when the handle has become another object's.
+      if (!ids.has(this)) ids.set(this, native.refId(handle));
+      drop(this.#share);
+      return;
+    }
+    if (tracked.get(handle) === null) {
+      tracked.delete(handle);
+      native.untrackRef(handle);
+    }
+    native.dispose(handle);
   }
 
   toString(): string {
-    if (this.#id === undefined && this.#held.session !== session.current)
-      return 'ObjectRef(of a session that has ended)';
-    return `ObjectRef(${this.id})`;
+    const id = this.#name();
+    return id === undefined ? 'ObjectRef(of a session that has ended)' : `ObjectRef(${id})`;
   }
 
   toJSON(): never {
@@ -148,32 +192,61 @@ export class ObjectRef<T = unknown> implements Disposable {
     return this.toString();
   }
 
-  #handle(): number {
-    if (this.#disposed) {
-      throw new RefDisposedError(
-        `${this.#id === undefined ? 'this ObjectRef' : `ObjectRef(${this.#id})`} was disposed`,
-        {
-          hint: 'the block of its `using`, or a call of [Symbol.dispose](), ended before this use',
-        },
-      );
+  /** The id, which stays readable after disposal, in messages about it for example. */
+  #name(): string | undefined {
+    let id = ids.get(this);
+    if (id === undefined && this.#session === thread.session) {
+      id = native.refId(this.#handle < 0 ? -1 - this.#handle : this.#handle);
+      ids.set(this, id);
     }
-    if (this.#held.session !== session.current) throw ended();
-    return this.#held.handle;
+    return id;
+  }
+
+  #live(): number {
+    if (this.#handle < 0) {
+      throw new RefDisposedError(`${this} was disposed`, {
+        hint: 'the block of its `using`, or a call of [Symbol.dispose](), ended before this use',
+      });
+    }
+    if (this.#session !== thread.session) throw ended();
+    return this.#handle;
+  }
+
+  /** Also for references of another copy of this package in the same thread, as test runners make them. */
+  static [Symbol.hasInstance](value: unknown): value is ObjectRef<any> {
+    if (typeof value !== 'object' || value === null) return false;
+    if (#handle in value || Object.prototype.isPrototypeOf.call(ObjectRef.prototype, value)) return true;
+    return thread.copies > 1 && foreignInternals(value) !== undefined;
   }
 
   static {
     internals = {
-      create: (handle, owner, site) => new ObjectRef(CREATE, handle, owner, site),
-      handle: (ref) => ref.#handle(),
+      create: (handle, site) => new ObjectRef(CREATE, handle, site, null),
+      adopt: (handle) => new ObjectRef(CREATE, handle, undefined, { handle, dropped: false }),
+      handle: (ref) => ref.#live(),
       site: (ref) => ref.#site,
       track: (ref) => {
-        const held = ref.#held;
-        if (held.released || tracked.has(held.handle)) return;
-        tracked.set(held.handle, held);
-        native.trackRef(held.handle, ref);
+        const handle = ref.#handle;
+        if (handle < 0 || tracked.has(handle)) return;
+        tracked.set(handle, ref.#share);
+        native.trackRef(handle, ref);
       },
+      isOwn: (ref) => #handle in ref,
     };
+    Object.defineProperty(ObjectRef.prototype, INTERNALS, { value: internals });
   }
+}
+
+function foreignInternals(value: object): Internals | undefined {
+  if (types.isProxy(value)) return undefined;
+  const prototype = Object.getPrototypeOf(value) as { [INTERNALS]?: Internals } | null;
+  const found = prototype?.[INTERNALS];
+  return found?.isOwn(value) === true ? found : undefined;
+}
+
+/** The part of the copy that made a reference. */
+function internalsOf(ref: ObjectRef<any>): Internals {
+  return internals.isOwn(ref) ? internals : (foreignInternals(ref) ?? internals);
 }
 
 let ended: () => Error;
@@ -183,22 +256,27 @@ export function setEnded(make: () => Error): void {
   ended = make;
 }
 
-/** A reference for a handle that native code gave; it owns the handle from now on. */
+/** A reference for a handle that native code gave before: one more wrapper of it, perhaps the only one left. */
+export function adoptRef(handle: number): ObjectRef<any> {
+  return internals.adopt(handle);
+}
+
+/** A reference for a handle that native code just made; it owns the handle from now on. */
 export function makeRef(handle: number, site?: CallSite): ObjectRef<any> {
-  return internals.create(handle, session.current, site);
+  return internals.create(handle, site);
 }
 
 /** The native handle; throws when the reference was disposed or its session has ended. */
 export function handleOf(ref: ObjectRef<any>): number {
-  return internals.handle(ref);
+  return internalsOf(ref).handle(ref);
 }
 
 /** Notes that the reference's object takes room in the store. */
 export function trackRef(ref: ObjectRef<any>): void {
-  internals.track(ref);
+  internalsOf(ref).track(ref);
 }
 
 /** Where its task was submitted, if a task makes it. */
 export function siteOf(ref: ObjectRef<any>): CallSite | undefined {
-  return internals.site(ref);
+  return internalsOf(ref).site(ref);
 }

@@ -2,11 +2,19 @@
 
 import type { RawFailure, RawValue } from '#native' with { 'resolution-mode': 'import' };
 import * as check from './check.cjs';
+import { taskSignal, tellAborted } from './context.cjs';
 import { allocateDraft, setStore } from './draft.cjs';
-import { GetTimeoutError, NotInitializedError, notYet, ObjectStoreFullError, SerializationError } from './errors.cjs';
+import {
+  GetTimeoutError,
+  NotInitializedError,
+  notYet,
+  ObjectStoreFullError,
+  SerializationError,
+  TaskCancelledError,
+} from './errors.cjs';
 import { errorOf, errorOfSync } from './failures.cjs';
 import { native } from './native.cjs';
-import { handleOf, makeRef, ObjectRef, setGetter, siteOf, trackRef } from './object-ref.cjs';
+import { adoptRef, handleOf, makeRef, ObjectRef, setGetter, siteOf, trackRef } from './object-ref.cjs';
 import { extentOf } from './range.cjs';
 import { withRoom, withRoomSoon } from './room.cjs';
 import { current, endWait, whenOver } from './runtime.cjs';
@@ -16,6 +24,7 @@ import {
   letGarbageGo,
   NOT_SMALL,
   noteGiven,
+  putValue,
   readSmall,
   translated,
   withEncoded,
@@ -27,10 +36,25 @@ import { noteCopies, takeViolation, views } from './writes.cjs';
  * Serialises and stores `value`; the reference is usable immediately.
  *
  * Up to the inline limit the bytes stay in this process, above it they go to the node's store, once.
+ *
+ * With a `name` the object belongs to the cluster: it outlives this process, and {@link getNamed} finds it. Such a put waits
+ * for the daemon, 5 seconds at most, then throws TransportError; a taken name throws NameTakenError. The name goes after
+ * `ttlMs` milliseconds, or when the object is freed; the object goes with its last reference after that.
+ *
+ * @example
+ * put(model, { name: 'model', ttlMs: 3_600_000 });
+ * const model = await get(await getNamed<Model>('model')); // here, in a task, or in another driver of this cluster
  */
 export function put<T>(value: T, options?: PutOptions): ObjectRef<Sealed<T>> {
-  checkPut(value, options);
-  return refOf(withRoom(() => withEncoded(value, native.put)));
+  checkPut(value, options, 'put()');
+  return refOf(withRoom(() => store(value, options)));
+}
+
+function store(value: unknown, options: PutOptions | undefined): number {
+  if (options?.name === undefined) return putValue(value);
+  const { name, ttlMs = Number.POSITIVE_INFINITY } = options;
+  const ttl = ttlMs > Number.MAX_SAFE_INTEGER ? -1 : Math.ceil(ttlMs);
+  return withEncoded(value, (...parts) => native.putNamed(name, ttl, ...parts));
 }
 
 function refOf<T>(handle: number): ObjectRef<T> {
@@ -39,9 +63,8 @@ function refOf<T>(handle: number): ObjectRef<T> {
   return ref as ObjectRef<T>;
 }
 
-function checkPut(value: unknown, options: PutOptions | undefined): void {
-  check.options(options, "put()'s options");
-  if (options?.name !== undefined || options?.ttlMs !== undefined) throw notYet('put({ name, ttlMs })');
+function checkPut(value: unknown, options: PutOptions | undefined, by: string): void {
+  checkPutOptions(options, by);
   if (value instanceof ObjectRef) {
     throw new TypeError(
       'put() takes a value, not an ObjectRef: the object is stored already; put it inside an array to store the reference itself',
@@ -63,17 +86,33 @@ export async function putAsync<T>(
   value: T,
   options?: PutOptions & { timeoutMs?: number; signal?: AbortSignal },
 ): Promise<ObjectRef<Sealed<T>>> {
-  check.options(options, "putAsync()'s options");
+  checkPutOptions(options, 'putAsync()');
   check.timeout(options?.timeoutMs);
   check.signal(options?.signal);
   options?.signal?.throwIfAborted();
   const { timeoutMs, signal, ...rest } = options ?? {};
-  checkPut(value, rest);
-  return refOf(await withRoomSoon(() => withEncoded(value, native.put), timeoutMs, signal));
+  checkPut(value, rest, 'putAsync()');
+  return refOf(await withRoomSoon(() => store(value, rest), timeoutMs, signal));
+}
+
+function checkPutOptions(options: PutOptions | undefined, by: string): void {
+  check.options(options, `${by}'s options`);
+  checkName(options?.name);
+  check.timeout(options?.ttlMs, 'ttlMs');
+  if (options?.ttlMs !== undefined && options.name === undefined)
+    throw new TypeError(`${by}: ttlMs is the time of a name; give the object a name, or leave ttlMs out`);
+}
+
+function checkName(name: unknown): void {
+  check.string(name, 'name');
+  if (name === '') throw new RangeError('name must not be empty');
 }
 
 /** Where a value is: see `refState` of the addon. */
 const IN_STORE = 1;
+/** How a blocking wait ended: see `block` of the addon. */
+const LATE = 1;
+const ABORTED = 2;
 
 function isThenable(value: unknown): boolean {
   if ((typeof value !== 'object' || value === null) && typeof value !== 'function') return false;
@@ -104,8 +143,7 @@ export function get(target: ObjectRef | readonly ObjectRef[], options?: GetOptio
   const single = target instanceof ObjectRef;
   if (single && options === undefined) {
     current();
-    const value = readSmall(handleOf(target));
-    if (value !== NOT_SMALL) return Promise.resolve(value);
+    return getOne(target);
   }
   const refs = single ? [target] : refsOf(target, 'get()');
   check.options(options, "get()'s options");
@@ -117,20 +155,61 @@ export function get(target: ObjectRef | readonly ObjectRef[], options?: GetOptio
   return single ? done.then((list) => list[0]) : done;
 }
 
-async function read(
+/** The commonest get, with as little around it as there can be. */
+function getOne(ref: ObjectRef): Promise<unknown> {
+  const handle = handleOf(ref);
+  const value = readSmall(handle);
+  if (value !== NOT_SMALL) return Promise.resolve(value);
+  if (taskSignal() !== undefined) return read([ref], [handle], undefined).then((list) => list[0]);
+  const wait = translated(() => native.wait([handle], 1, true));
+  if (wait < 0) return fromFirst(ref, handle);
+  return new Promise((resolve) => {
+    whenOver(wait, () => {
+      const now = readSmall(handle);
+      resolve(now === NOT_SMALL ? fromFirst(ref, handle) : now);
+      endWait(wait);
+    });
+  });
+}
+
+async function fromFirst(ref: ObjectRef, handle: number): Promise<unknown> {
+  const [value] = await takeEach([ref], [handle], undefined);
+  return value;
+}
+
+function read(refs: readonly ObjectRef[], handles: number[], options: GetOptions | undefined): Promise<unknown[]> {
+  let wait: number;
+  try {
+    wait = translated(() => native.wait(handles, handles.length, true));
+    // What is there is read in this turn: its handles may be gone in the next.
+    if (wait < 0) return takeAll(refs, handles, options);
+  } catch (error) {
+    return Promise.reject(error);
+  }
+  return waitFor(wait, refs, options)
+    .then(() => takeAll(refs, handles, options))
+    .finally(() => endWait(wait));
+}
+
+/** Reads all values in this turn, small ones at once. */
+function takeAll(refs: readonly ObjectRef[], handles: number[], options: GetOptions | undefined): Promise<unknown[]> {
+  const values: unknown[] = new Array(handles.length);
+  for (let index = 0; index < handles.length; index++) {
+    const value = readSmall(handles[index] as number);
+    // Something else, or a failure, which counts before all values.
+    if (value === NOT_SMALL) return takeEach(refs, handles, options);
+    values[index] = value;
+  }
+  return Promise.resolve(values);
+}
+
+async function takeEach(
   refs: readonly ObjectRef[],
   handles: number[],
   options: GetOptions | undefined,
 ): Promise<unknown[]> {
-  const wait = translated(() => native.wait(handles, handles.length, true));
-  try {
-    if (wait >= 0) await waitFor(wait, refs, options);
-    // What is there is read in this turn: its handles may be gone in the next.
-    const taken = takeHere(refs, handles) ?? (await takeBack(refs, handles, options));
-    return await Promise.all(taken.map(fromTaken));
-  } finally {
-    if (wait >= 0) endWait(wait);
-  }
+  const taken = takeHere(refs, handles) ?? (await takeBack(refs, handles, options));
+  return Promise.all(taken.map(fromTaken));
 }
 
 /** Reads all values, unless one of them is spilled. */
@@ -181,6 +260,8 @@ interface Taken {
 function take(refs: readonly ObjectRef[], handles: number[], mayWait: boolean): Taken[] {
   const failed = translated(() => handles.findIndex((handle) => native.refState(handle) === FAILED));
   const wanted = failed >= 0 ? [failed] : handles.map((_, index) => index);
+  // One failure is thrown; the program learned of the others by it.
+  if (failed >= 0) native.observe(handles);
   return wanted.map((index) => {
     const ref = refs[index] as ObjectRef;
     takeViolation(ref);
@@ -215,18 +296,21 @@ function waitFor(
   late: (refs: readonly ObjectRef[], timeoutMs: number) => Error | undefined = timedOut,
 ): Promise<void> {
   const { timeoutMs, signal } = options ?? {};
+  // A task that is cancelled waits no longer; what its code does about that may wait again.
+  const task = taskSignal();
+  const signals = [signal, task?.aborted ? undefined : task].filter((each) => each !== undefined);
   return new Promise<void>((resolve, reject) => {
     let timer: NodeJS.Timeout | undefined;
     const clear = () => {
       clearTimeout(timer);
-      signal?.removeEventListener('abort', onAbort);
+      for (const each of signals) each.removeEventListener('abort', onAbort);
     };
     const onAbort = () => {
       clear();
-      reject(signal?.reason);
+      reject(signals.find((each) => each.aborted)?.reason);
     };
     if (signal?.aborted) return onAbort();
-    signal?.addEventListener('abort', onAbort);
+    for (const each of signals) each.addEventListener('abort', onAbort);
     whenOver(wait, () => {
       clear();
       resolve();
@@ -282,10 +366,13 @@ export function getSync(target: ObjectRef | readonly ObjectRef[], options?: { ti
     if (value !== NOT_SMALL) return value;
   }
   const limit = options?.timeoutMs;
-  if (
-    !translated(() => native.block(handles, limit === undefined || limit === Number.POSITIVE_INFINITY ? -1 : limit))
-  ) {
-    throw timedOut(refs, limit ?? 0);
+  const ended = translated(() =>
+    native.block(handles, limit === undefined || limit === Number.POSITIVE_INFINITY ? -1 : limit),
+  );
+  if (ended === LATE) throw timedOut(refs, limit ?? 0);
+  if (ended === ABORTED) {
+    tellAborted();
+    throw taskSignal()?.reason ?? new TaskCancelledError('the task was cancelled while it waited');
   }
   const values = takeNow(refs, handles).map(({ value, ref }) => {
     if (isFailure(value)) throw errorOfSync(value, siteOf(ref));
@@ -310,23 +397,28 @@ export async function wait<T>(
   if (list.length === 0) return { ready: [], pending: [] };
   const numReturns = options?.numReturns ?? 1;
   check.number(numReturns, 'numReturns', { min: 1, max: list.length, integer: true });
-  if (new Set(list.map((ref) => ref.id)).size !== list.length)
-    throw new TypeError('wait() takes each reference once, but one is in the list twice');
   options?.signal?.throwIfAborted();
   current();
-  const handles = list.map(handleOf);
+  const handles = new Uint32Array(list.length);
+  for (let index = 0; index < list.length; index++) handles[index] = handleOf(list[index] as ObjectRef);
+  // One object has one handle in a process.
+  if (native.hasTwins(handles)) throw new TypeError('wait() takes each reference once, but one is in the list twice');
   const id = translated(() => native.wait(handles, numReturns, false));
-  let isReady: boolean[];
+  let places: number[];
   try {
     if (id >= 0) await waitFor(id, list, options, () => undefined);
     // The wait holds the handles, disposed meanwhile or not.
-    isReady = translated(() => handles.map((handle) => native.refState(handle) >= 0));
+    places = translated(() => native.readyPlaces(handles, numReturns));
   } finally {
     if (id >= 0) endWait(id);
   }
-  const ready: ObjectRef<T>[] = [];
+  const ready = places.map((place) => list[place] as ObjectRef<T>);
   const pending: ObjectRef<T>[] = [];
-  for (const [index, ref] of list.entries()) (ready.length < numReturns && isReady[index] ? ready : pending).push(ref);
+  let from = 0;
+  for (const place of [...places, list.length]) {
+    for (let index = from; index < place; index++) pending.push(list[index] as ObjectRef<T>);
+    from = place + 1;
+  }
   return { ready, pending };
 }
 
@@ -366,13 +458,14 @@ function* buffersIn(value: unknown, seen: Set<object>): Iterable<ArrayBuffer> {
   }
 }
 
-/** Deletes the data now; a later get throws ObjectFreedError. Views already held stay readable. */
+/**
+ * Deletes the data everywhere now, whoever owns the object; a later get throws ObjectFreedError. Views already held stay
+ * readable. A name of the object is free again.
+ */
 export function free(target: ObjectRef | readonly ObjectRef[]): void {
   const refs = target instanceof ObjectRef ? [target] : refsOf(target, 'free()');
   current();
-  for (const ref of refs) {
-    if (!translated(() => native.free(handleOf(ref)))) throw notYet('free() of an object that another process owns');
-  }
+  for (const ref of refs) translated(() => native.free(handleOf(ref)));
 }
 
 /** Starts to bring the values here, without waiting for them. */
@@ -467,9 +560,18 @@ export function allocate<A extends TypedArray>(
 
 setStore((draft) => put(draft));
 
-/** Named objects outlive the process that stored them. */
-export function getNamed<T>(_name: string): Promise<ObjectRef<T>> {
-  return Promise.reject(notYet('getNamed()'));
+/**
+ * The object that was put with a name, in the namespace of this session. Named objects outlive the process that stored
+ * them. An unknown name throws NameNotFoundError.
+ *
+ * @example
+ * put(new Float64Array(1_000), { name: 'weights' });
+ * using ref = await getNamed<Float64Array>('weights');
+ */
+export async function getNamed<T>(name: string): Promise<ObjectRef<T>> {
+  checkName(name ?? null);
+  current();
+  return adoptRef(translated(() => native.findNamed(name)));
 }
 
 /** Says why a reference is not ready yet. */

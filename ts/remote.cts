@@ -1,64 +1,24 @@
 /** Remote functions: calls become tasks, their results references. */
+import { cancelOnAbort } from './cancel.cjs';
 import * as check from './check.cjs';
 import { parentExecution } from './context.cjs';
 import { notYet } from './errors.cjs';
+import { noteArguments } from './large-arguments.cjs';
 import { native } from './native.cjs';
 import { type CallSite, handleOf, makeRef, ObjectRef, session } from './object-ref.cjs';
+import { Finalizers } from './realm.cjs';
 import { withRoom } from './room.cjs';
 import { current } from './runtime.cjs';
-import { contentHash, withEncoded, withParts } from './transfer.cjs';
-import type { ActorOptions, ObjectRefGenerator, RemoteClass, RemoteFunction, TaskOptions } from './types.cjs';
+import { checkOptions, flagsOf, needsOf, type Options, timeoutOf } from './task-options.cjs';
+import { contentHash, withParts, writeSmallArray } from './transfer.cjs';
+import type { ActorOptions, RemoteClass, RemoteFunction, TaskOptions } from './types.cjs';
 import { encode } from './values/index.cjs';
 
 const DEFAULT_RETRIES = 3;
 /** Frames kept of each call, enough to name the user's line. */
 const SITE_FRAMES = 8;
 
-/** Options that later versions bring, refused rather than ignored. */
-const LATER = ['schedulingStrategy', 'runtimeEnv', 'retryExceptions', 'timeoutMs', 'signal', 'bufferedItems'] as const;
-
 type AnyFunction = (...args: any[]) => unknown;
-type Options = TaskOptions & { numReturns?: number };
-
-const KNOWN = new Set<string>([
-  ...LATER,
-  'name',
-  'streaming',
-  'maxRetries',
-  'numReturns',
-  'numCpus',
-  'numGpus',
-  'memory',
-  'resources',
-]);
-
-function checkOptions(options: Options): void {
-  check.options(options, "the task's options");
-  for (const name of Object.keys(options)) {
-    if (!KNOWN.has(name)) throw new TypeError(`tasks have no option ${name}; they have ${[...KNOWN].join(', ')}`);
-  }
-  check.string(options.name, 'name');
-  check.boolean(options.streaming, 'streaming');
-  check.number(options.maxRetries, 'maxRetries', { min: -1, integer: true });
-  check.number(options.numReturns, 'numReturns', { min: 1, max: 1_000_000, integer: true });
-  check.number(options.numCpus, 'numCpus', { min: 0, finite: true });
-  check.number(options.numGpus, 'numGpus', { min: 0, finite: true });
-  check.number(options.memory, 'memory', { min: 0, finite: true });
-  check.amounts(options.resources, 'resources');
-  for (const name of LATER) {
-    const value = options[name];
-    if (value !== undefined && value !== false && value !== 'default') throw notYet(`the task option ${name}`);
-  }
-  if (options.streaming === true) throw notYet('the task option streaming');
-}
-
-function needsOf(options: Options): (string | number)[] {
-  const needs: (string | number)[] = ['CPU', options.numCpus ?? 1];
-  if (options.numGpus) needs.push('GPU', options.numGpus);
-  if (options.memory) needs.push('memory', options.memory);
-  for (const [name, amount] of Object.entries(options.resources ?? {})) needs.push(name, amount);
-  return needs;
-}
 
 /** The function as it was captured at the first call of a session. */
 interface Captured {
@@ -67,29 +27,43 @@ interface Captured {
 }
 
 /** Functions are held by those that may call them; what a function captured goes with the last. */
-const held = new FinalizationRegistry<Captured>(({ hash, session: owner }) => {
+const held = new Finalizers<Captured>(({ hash, session: owner }) => {
   if (owner === session.current) native.dropFunction(hash);
 });
+
+/** A call as native code knows it. */
+interface Call {
+  number: number;
+  name: string;
+  /** The function that it calls, which lives as long as it. */
+  captured: Captured;
+  /** Whether it gives one value: then small arguments go the short way. */
+  single: boolean;
+}
+
+const calls = new FinalizationRegistry<number>((number) => native.dropCall(number));
 
 /** What remote() gives for a function. Found by this name where a value brings one. */
 export class Remote {
   readonly #captured: { value?: Captured };
   readonly #function: AnyFunction;
   readonly #options: Options;
-  readonly #name: string;
-  readonly #needs: (string | number)[];
+  #call: Call | undefined;
 
   constructor(fn: AnyFunction, options: Options, captured: { value?: Captured } = {}) {
     this.#function = fn;
     this.#options = options;
     this.#captured = captured;
-    this.#name = options.name ?? (fn.name || 'anonymous');
-    this.#needs = needsOf(options);
   }
 
   remote(...args: unknown[]): ObjectRef | ObjectRef[] {
     current();
-    const hash = this.#capture();
+    const call = this.#prepare();
+    if (call.single) {
+      const length = writeSmallArray(args);
+      if (length >= 0)
+        return makeRef(native.submitSmall(call.number, parentExecution(), length), callSite(this.remote));
+    }
     const positions: number[] = [];
     const byRef: number[] = [];
     const values = args.map((value, index) => {
@@ -98,51 +72,70 @@ export class Remote {
       byRef.push(handleOf(value));
       return undefined;
     });
-    const { numReturns, maxRetries = DEFAULT_RETRIES } = this.#options;
-    const handles = withRoom(() =>
-      withEncoded(values, (header, length, buffers, refs) =>
-        native.submit(
-          this.#name,
-          hash,
-          header,
-          length,
-          buffers,
-          refs,
-          positions,
-          byRef,
-          numReturns ?? -1,
-          this.#needs,
-          maxRetries,
-          parentExecution(),
-        ),
-      ),
-    );
+    const { numReturns, signal } = this.#options;
+    const cancelled = signal?.aborted ?? false;
     const site = callSite(this.remote);
+    const handles = withRoom(() => {
+      const encoded = encode(values);
+      noteArguments(call.name, values, encoded, site);
+      return withParts(encoded, (...parts) =>
+        native.submit(call.number, ...parts, positions, byRef, parentExecution(), cancelled),
+      );
+    });
     const results = handles.map((handle) => makeRef(handle, site));
+    if (signal !== undefined && !cancelled) cancelOnAbort(signal, results[0] as ObjectRef);
     return numReturns === undefined ? (results[0] as ObjectRef) : results;
   }
 
   options(options: Options): Remote {
     checkOptions(options);
     const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
-    return new Remote(this.#function, { ...this.#options, ...given }, this.#captured);
+    // The error classes travel with the function.
+    const captured = 'retryExceptions' in given ? {} : this.#captured;
+    return new Remote(this.#function, { ...this.#options, ...given }, captured);
   }
 
-  /** How a remote function travels inside values and with functions that capture it. */
+  /** How a remote function travels inside values and with functions that capture it. A signal stays in its process. */
   [Symbol.for('heliostat.serialize')](): [AnyFunction, Options] {
-    return [this.#function, this.#options];
+    const { signal: _, ...options } = this.#options;
+    return [this.#function, options];
   }
 
   static [Symbol.for('heliostat.deserialize')]([fn, options]: [AnyFunction, Options]): Remote {
     return new Remote(fn, options);
   }
 
+  /** The call, prepared at the first one of a session. */
+  #prepare(): Call {
+    const known = this.#call;
+    if (known !== undefined && known.captured.session === session.current) return known;
+    const captured = this.#capture();
+    const options = this.#options;
+    const { numReturns, maxRetries = DEFAULT_RETRIES, signal } = options;
+    const name = options.name ?? (this.#function.name || 'anonymous');
+    const number = native.prepareCall(
+      name,
+      captured.hash,
+      needsOf(options),
+      numReturns ?? -1,
+      maxRetries,
+      timeoutOf(options),
+      flagsOf(options),
+    );
+    const call = { number, name, captured, single: numReturns === undefined && signal === undefined };
+    calls.register(call, number);
+    this.#call = call;
+    return call;
+  }
+
   /** Captures the function at the first call: constants below it in the file exist by then. */
-  #capture(): Uint8Array {
+  #capture(): Captured {
     const known = this.#captured.value;
-    if (known !== undefined && known.session === session.current) return known.hash;
+    if (known !== undefined && known.session === session.current) return known;
+    const { retryExceptions } = this.#options;
     const hash = withRoom(() => {
-      const encoded = encode(this.#function);
+      // With the classes in one value, those that the function throws are the same ones in the worker.
+      const encoded = encode(Array.isArray(retryExceptions) ? [this.#function, ...retryExceptions] : this.#function);
       const content = contentHash(encoded);
       if (!native.useFunction(content)) withParts(encoded, (...parts) => native.defineFunction(content, ...parts));
       return content;
@@ -150,16 +143,18 @@ export class Remote {
     const captured = { hash, session: session.current };
     this.#captured.value = captured;
     held.register(captured, { ...captured });
-    return hash;
+    return captured;
   }
 }
 
 function callSite(below: AnyFunction): CallSite {
   const site: CallSite = {};
   const limit = Error.stackTraceLimit;
-  Error.stackTraceLimit = SITE_FRAMES;
+  // Setting it takes as long as the frames do: the program's own limit serves when it is near ours.
+  const near = limit >= SITE_FRAMES / 2 && limit <= SITE_FRAMES * 2;
+  if (!near) Error.stackTraceLimit = SITE_FRAMES;
   Error.captureStackTrace(site, below);
-  Error.stackTraceLimit = limit;
+  if (!near) Error.stackTraceLimit = limit;
   return site;
 }
 
@@ -177,6 +172,16 @@ function isGenerator(value: AnyFunction): boolean {
  *
  * The function travels by value: captured variables are copied at the first call, imports of packages and builtins are
  * imported again in the worker, the user's own modules travel by value.
+ *
+ * @example
+ * const load = remote(async (url: string) => (await fetch(url)).text(), {
+ *   maxRetries: 5, // after crashes of the worker, and after what retryExceptions names
+ *   retryExceptions: [TypeError, TaskTimeoutError], // judged in the worker, by instanceof; true: any error, and timeouts
+ *   timeoutMs: 10_000, // of each run; the queue does not count
+ * });
+ * const controller = new AbortController();
+ * const ref = load.options({ signal: controller.signal }).remote('https://example.org');
+ * controller.abort(); // cancels the task
  */
 export function remote<C extends new (...args: any[]) => object>(actorClass: C, options?: ActorOptions): RemoteClass<C>;
 export function remote<A extends any[], R>(fn: (...args: A) => R, options?: TaskOptions): RemoteFunction<A, R>;
@@ -209,12 +214,4 @@ class RemoteStream {
   options(_options: TaskOptions): this {
     return this;
   }
-}
-
-/** Cancels a task. */
-export function cancel(
-  _ref: ObjectRef | ObjectRefGenerator<any>,
-  _options?: { force?: boolean; recursive?: boolean },
-): Promise<void> {
-  return Promise.reject(notYet('cancel()'));
 }

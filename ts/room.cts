@@ -1,7 +1,8 @@
 /** Waiting for room in a full store. */
 import { setTimeout as sleep } from 'node:timers/promises';
+import { threadId } from 'node:worker_threads';
 import { ObjectStoreFullError } from './errors.cjs';
-import { native } from './native.cjs';
+import { native, thread } from './native.cjs';
 import { letGarbageGo, translated } from './transfer.cjs';
 
 const DEFAULT_PUT_TIMEOUT = 30_000;
@@ -11,7 +12,6 @@ const SLICES = [50, 2000] as const;
 const PAUSES = [2, 50] as const;
 
 let putTimeout = DEFAULT_PUT_TIMEOUT;
-let tickets = 0;
 
 /** Sets how long a put waits for room, in milliseconds. */
 export function setPutTimeout(millis: number): void {
@@ -99,7 +99,8 @@ function patiently<R>(millis: number, ticket: number, last: boolean, call: () =>
   }
 }
 
+/** A number that no other thread of the process uses. */
 function nextTicket(): number {
-  tickets += 1;
-  return tickets;
+  thread.tickets += 1;
+  return threadId * 2 ** 32 + thread.tickets;
 }

@@ -3,11 +3,13 @@
 import { tmpdir } from 'node:os';
 import { join as joinPath } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
+import { isMainThread } from 'node:worker_threads';
 import * as check from './check.cjs';
 import { AlreadyInitializedError, NotInitializedError, notYet } from './errors.cjs';
 import { hasImmutableBuffers, IMMUTABLE_FLAG, shareTransfer } from './immutable.cjs';
-import { native } from './native.cjs';
-import { endSession, session, setEnded } from './object-ref.cjs';
+import { atExit, native, thread } from './native.cjs';
+import { endSession, setEnded } from './object-ref.cjs';
+import { outer } from './realm.cjs';
 import { setPutTimeout } from './room.cjs';
 import { checkSpilling, spillSettings } from './spilling.cjs';
 import * as system from './system.cjs';
@@ -30,21 +32,18 @@ interface Membership {
   context: Context;
   workerId: string;
   options: InitOptions;
-  /** This thread began it, and ends it for the process. */
-  owns: boolean;
+  /** The number of its session: another copy of this package may have ended it. */
+  session: number;
 }
 
 let membership: Membership | undefined;
-let leaving: Promise<void> | undefined;
-/** The exit of the process ends the membership. */
-let exits = false;
 
-/** Promises of waits, by the wait's number. */
-const waits = new Map<number, () => void>();
-/** Called when tasks arrived; only workers have one. */
-let onTask: (() => void) | undefined;
-/** Called when a write into the store was seen. */
-let onWrite: (() => void) | undefined;
+const { waits } = thread;
+
+/** The membership, unless its session has ended. */
+function living(): Membership | undefined {
+  return membership?.session === thread.session ? membership : undefined;
+}
 
 setEnded(
   () =>
@@ -59,9 +58,10 @@ function onEvents(events: number[]): void {
       const settle = waits.get(event);
       waits.delete(event);
       settle?.();
-    } else if (event === TASK) onTask?.();
-    else if (event === WRITTEN) onWrite?.();
+    } else if (event === TASK) thread.onTask?.();
     else if (event === COLLECT) letGarbageGo();
+    else if (event === ABORT) thread.onAbort?.();
+    else if (event === UNREAD) thread.onUnread?.(false);
     else if (event === NODE_GONE) {
       for (const settle of waits.values()) settle();
       waits.clear();
@@ -71,17 +71,16 @@ function onEvents(events: number[]): void {
 }
 
 const TASK = -1;
-const WRITTEN = -2;
 const NODE_GONE = -3;
-const COLLECT = -4;
-
-let holding = false;
+const COLLECT = -2;
+const ABORT = -4;
+const UNREAD = -5;
 
 /** Keeps the process alive while something is waited for; a worker always waits for tasks. */
 function holdLoop(): void {
-  const hold = waits.size > 0 || onTask !== undefined;
-  if (hold !== holding) {
-    holding = hold;
+  const hold = waits.size > 0 || thread.onTask !== undefined;
+  if (hold !== thread.holding) {
+    thread.holding = hold;
     native.holdLoop(hold);
   }
 }
@@ -95,20 +94,25 @@ export function whenOver(wait: number, settle: () => void): void {
 /** Gives a wait up. */
 export function endWait(wait: number): void {
   // The wait of a session that has ended, ended with it.
-  if (!waits.delete(wait) && membership === undefined) return;
+  if (!waits.delete(wait) && living() === undefined) return;
   native.endWait(wait);
   holdLoop();
 }
 
 /** Sets who runs tasks in this process. */
 export function setTaskHandler(handler: () => void): void {
-  onTask = handler;
+  thread.onTask = handler;
   holdLoop();
 }
 
-/** Sets who is told of writes into the store. */
-export function setWriteHandler(handler: () => void): void {
-  onWrite = handler;
+/** Sets who tells running code that it was aborted. */
+export function setAbortHandler(handler: () => void): void {
+  thread.onAbort = handler;
+}
+
+/** Sets who reports failures that nobody read. */
+export function setUnreadHandler(handler: (all: boolean) => void): void {
+  thread.onUnread = handler;
 }
 
 const KNOWN: Record<keyof InitOptions, (value: unknown) => void> = {
@@ -160,33 +164,52 @@ function checkOptions(options: InitOptions): InitOptions {
 /** Starts or joins, once; later calls get the running membership. */
 export function start(options: InitOptions = {}): Context {
   const given = checkOptions(options);
-  if (membership !== undefined) return rejoin(membership, given);
-  if (leaving !== undefined)
+  const known = living();
+  if (known !== undefined) return rejoin(known, given);
+  if (thread.leaving !== undefined)
     throw new NotInitializedError('shutdown() is still under way: await it, or init(), before other calls');
-  // Threads of a process share its membership.
-  const shared = native.currentSession();
-  if (shared !== null) return enter(shared, given, false);
-  const address = given.address ?? process.env['HELIOSTAT_ADDRESS'];
-  const raw = translated(() => (address === undefined ? startEmbedded(given) : joinAddress(address)));
-  return enter(raw, given, true);
+  endAtExit();
+  for (;;) {
+    // Threads of a process share its membership, and so do copies of this package in one thread.
+    const shared = native.currentSession();
+    const raw = shared ?? translated(() => begin(given));
+    try {
+      return enter(raw, given, shared === null);
+    } catch (error) {
+      // The last other thread has left meanwhile, and ended what it had begun: this one begins anew.
+      if ((error as { code?: string }).code !== 'NOT_INITIALIZED') throw error;
+    }
+  }
+}
+
+function begin(options: InitOptions): ReturnType<typeof native.startNode> {
+  const address = options.address ?? process.env['HELIOSTAT_ADDRESS'];
+  return address === undefined ? startEmbedded(options) : joinAddress(address);
 }
 
 /** Like {@link start}, after a shutdown that is under way. */
 export async function startAfterLeaving(options: InitOptions = {}): Promise<Context> {
   checkOptions(options);
-  await leaving;
+  await thread.leaving;
   return start(options);
 }
 
 /** Whether a shutdown is under way. */
 export function isLeaving(): boolean {
-  return leaving !== undefined;
+  return thread.leaving !== undefined;
 }
 
 /** Takes the process's membership up in this thread. */
 function enter(raw: ReturnType<typeof native.startNode>, options: InitOptions, owns: boolean): Context {
-  session.current += 1;
-  native.openPort(onEvents);
+  // News go to the copy that came last; what waits in another one settles from here as well.
+  thread.onEvents = onEvents;
+  if (thread.workerId !== raw.workerId) {
+    abandonWaits();
+    thread.session += 1;
+    native.openPort(thread.deliver);
+    thread.workerId = raw.workerId;
+    thread.owns = owns;
+  }
   setCapacity(raw.capacity);
   setPutTimeout(raw.putTimeout);
   shareTransfer();
@@ -198,12 +221,17 @@ function enter(raw: ReturnType<typeof native.startNode>, options: InitOptions, o
     namespace: options.namespace ?? 'default',
     [Symbol.asyncDispose]: () => leave(),
   };
-  membership = { context, workerId: raw.workerId, options, owns };
-  if (owns && !exits) {
-    exits = true;
-    process.on('exit', () => native.exitNode());
-  }
+  membership = { context, workerId: raw.workerId, options, session: thread.session };
+  if (owns && options.namespace !== undefined) native.setNamespace(options.namespace);
   return context;
+}
+
+/** Ends the membership when the process exits; that of a thread that is terminated ends in native code. */
+function endAtExit(): void {
+  if (thread.exits || !isMainThread) return;
+  thread.exits = true;
+  // The process itself: test runners put a copy in its place, which emits nothing.
+  outer.process.on('exit', atExit);
 }
 
 function rejoin(current: Membership, given: InitOptions): Context {
@@ -261,8 +289,8 @@ export function startWorker(socket: string, token: string): Context {
 
 /** The membership; starts one with the defaults when there is none. */
 export function current(): Membership {
-  if (membership === undefined) {
-    if (leaving !== undefined)
+  if (living() === undefined) {
+    if (thread.leaving !== undefined)
       throw new NotInitializedError('heliostat is shutting down', {
         hint: 'call init() after shutdown() has finished',
       });
@@ -273,25 +301,33 @@ export function current(): Membership {
 
 /** Whether there is a membership. */
 export function isInitialized(): boolean {
-  return membership !== undefined;
+  return living() !== undefined;
+}
+
+/** Gives up what waits: its callers see that the session has ended. */
+function abandonWaits(): void {
+  const abandoned = [...waits.values()];
+  waits.clear();
+  thread.holding = false;
+  for (const settle of abandoned) settle();
 }
 
 /** Leaves: what waits fails, workers end, nothing is left behind. */
 export function leave(): Promise<void> {
-  if (membership === undefined) return leaving ?? Promise.resolve();
+  if (living() === undefined) return Promise.resolve(thread.leaving);
   // A worker's task goes on in its cluster: only its program's own references could end here, and they end with it.
-  if (onTask !== undefined) return Promise.resolve();
-  const { owns } = membership;
+  if (thread.onTask !== undefined) return Promise.resolve();
+  if (thread.owns) thread.onUnread?.(true);
   membership = undefined;
   endSession();
-  native.closePort();
-  const abandoned = [...waits.values()];
-  waits.clear();
-  holding = false;
-  for (const settle of abandoned) settle();
-  if (!owns) return Promise.resolve();
-  leaving = native.leaveNode().finally(() => {
-    leaving = undefined;
+  thread.workerId = undefined;
+  const others = native.closePort();
+  abandonWaits();
+  // A thread takes nothing from those that go on; the program's own end is everybody's.
+  const forced = thread.owns && isMainThread;
+  if (others > 0 && !forced) return Promise.resolve();
+  thread.leaving = native.leaveNode(forced).finally(() => {
+    thread.leaving = undefined;
   });
-  return leaving;
+  return thread.leaving;
 }

@@ -1,13 +1,15 @@
 /** Values between this thread and the cluster: the codec's parts and native code's. */
 import { createHash } from 'node:crypto';
+import { types } from 'node:util';
 import type { Buffers, RawValue } from '#native' with { 'resolution-mode': 'import' };
 import { draftView, takeDraft } from './draft.cjs';
 import { classOfCode, ERROR_CLASSES, HeliostatError, SerializationError } from './errors.cjs';
 import { collectGarbage } from './garbage.cjs';
 import { immutable } from './immutable.cjs';
 import { native } from './native.cjs';
-import { handleOf, makeRef, ObjectRef, sweepRefs } from './object-ref.cjs';
+import { adoptRef, handleOf, ObjectRef, sweepRefs } from './object-ref.cjs';
 import { decode, type Encoded, encode, prepare, setHooks } from './values/index.cjs';
+import { NOT_PLAIN, PlainCodec } from './values/primitives.cjs';
 
 setHooks({
   isRef: (value) => value instanceof ObjectRef,
@@ -82,7 +84,7 @@ export function fromRawSync(raw: RawValue): unknown {
 }
 
 function decodeNow(raw: RawValue): unknown {
-  const refs = raw.refs.map((handle) => makeRef(handle));
+  const refs = raw.refs.map(adoptRef);
   return decode({
     header: raw.header,
     buffers: raw.buffers,
@@ -91,9 +93,22 @@ function decodeNow(raw: RawValue): unknown {
   });
 }
 
-/** Reused for small values, so that no buffer is made for what is decoded at once. */
-const scratch = new Uint8Array(8 * 1024);
-const words = new DataView(scratch.buffer);
+/** Memory that small values pass through, known to native code. */
+export interface Scratch {
+  bytes: Uint8Array;
+  words: DataView;
+  plain: PlainCodec;
+}
+
+/** This thread's scratch memory; none where that is refused. */
+export const scratch: Scratch | undefined = openScratch();
+
+function openScratch(): Scratch | undefined {
+  const bytes = native.scratch();
+  if (bytes === undefined) return undefined;
+  return { bytes, words: new DataView(bytes.buffer), plain: new PlainCodec(bytes) };
+}
+
 /** What {@link readSmall} gives when the value is not a small one that is here. */
 export const NOT_SMALL = Symbol('not small');
 
@@ -105,18 +120,57 @@ const ENTRY = 16;
  * `heliostat_proto::blob`.
  */
 export function readSmall(handle: number): unknown {
-  if (native.readInto(handle, scratch) < 0) return NOT_SMALL;
+  if (scratch === undefined || native.readSmall(handle) < 0) return NOT_SMALL;
+  const { bytes, words, plain } = scratch;
   const length = words.getUint32(4, true);
   const count = words.getUint32(8, true);
   const at = TABLE + count * ENTRY;
-  const header = scratch.subarray(at, at + length);
+  if (count === 0) {
+    const value = plain.read(at, at + length);
+    if (value !== NOT_PLAIN) return value;
+  }
+  // Reading it may run code that uses the memory.
+  const header = bytes.slice(at, at + length);
   if (prepare(header) !== undefined) return NOT_SMALL;
   const buffers: ArrayBuffer[] = [];
   for (let entry = TABLE; entry < at; entry += ENTRY) {
     const offset = words.getUint32(entry, true);
-    buffers.push(immutable(scratch.buffer.slice(offset, offset + words.getUint32(entry + 8, true))));
+    buffers.push(immutable((bytes.buffer as ArrayBuffer).slice(offset, offset + words.getUint32(entry + 8, true))));
   }
   return decode({ header, buffers, refs: noRefs, own: immutable });
+}
+
+/** Encodes a value into the scratch memory; the length of its header, or -1 when it is more than that. */
+export function writeSmall(value: unknown): number {
+  if (scratch === undefined) return -1;
+  const length = scratch.plain.write(value);
+  return length >= 0 ? length : intoScratch(scratch, encode(value));
+}
+
+/** Like {@link writeSmall}, for the arguments of a call. */
+export function writeSmallArray(values: readonly unknown[]): number {
+  return scratch === undefined ? -1 : scratch.plain.writeArray(values);
+}
+
+function intoScratch({ bytes }: Scratch, { header, buffers, refs, seals }: Encoded): number {
+  if (header.byteLength > bytes.byteLength || buffers.length + refs.length + seals.length > 0) return -1;
+  bytes.set(header);
+  return header.byteLength;
+}
+
+/** Stores a value, and returns its handle. */
+export function putValue(value: unknown): number {
+  if (scratch === undefined) return withEncoded(value, native.put);
+  const plain = scratch.plain.write(value);
+  if (plain >= 0) return native.putSmall(plain);
+  const encoded = encode(value);
+  const length = intoScratch(scratch, encoded);
+  return length >= 0 ? native.putSmall(length) : withParts(encoded, native.put);
+}
+
+/** Decodes a value that is a header and nothing else. */
+export function fromHeader(header: Uint8Array): Boxed | Promise<Boxed> {
+  return fromRaw({ header, buffers: [], refs: [] });
 }
 
 function noRefs(): never {
@@ -167,7 +221,7 @@ export function translated<R>(call: () => R): R {
 }
 
 function translate(error: unknown): unknown {
-  if (!(error instanceof Error) || error instanceof HeliostatError) return error;
+  if (!types.isNativeError(error) || error instanceof HeliostatError) return error;
   const marked = /^([A-Z_]+): (.*)$/s.exec(error.message);
   const code = marked?.[1] ?? (error as { code?: string }).code;
   if (typeof code !== 'string' || !/^[A-Z_]+$/.test(code)) return error;

@@ -121,7 +121,10 @@ export interface TaskOptions extends SchedulingOptions {
    *  without it fails with SerializationError. Holds for actor methods too. */
   streaming?: boolean | undefined;
   maxRetries?: number | undefined; // worker or node failures, and retryExceptions; default 3, -1 for ever
+  /** Errors after which the task is tried again: any (true), or those of these classes and of classes below them. Judged in the worker; each retry counts against maxRetries. Timeouts are
+   *  among them when this is true or lists TaskTimeoutError. */
   retryExceptions?: boolean | (new (...args: any[]) => Error)[] | undefined; // default false
+  /** Milliseconds that each attempt may run: then the context's signal aborts, and code that goes on for another second ends with its worker. */
   timeoutMs?: number | undefined; // TaskTimeoutError
   signal?: AbortSignal | undefined; // aborting cancels the task
   bufferedItems?: number | undefined; // items a streaming generator may have made that were not yet taken; default 16, at least 1

@@ -9,18 +9,34 @@ export interface RawFailure {
 }
 /** A task to run. */
 export interface RawTask {
-  execution: number; taskId: string; attempt: number; jobId: string; name: string; function: Uint8Array
-  args: RawValue; positions: number[]; values: RawValue[]; returns: number
+  execution: number; taskId: string; attempt: number; jobId: string; name: string; function: number
+  args: RawValue; positions: number[]; values: RawValue[]; returns: number; timed: boolean; retriesErrors: boolean
 }
 /** The out-of-band buffers of a value, or the number of the draft that is its only one. */
 export type Buffers = ArrayBufferView[] | number
 export declare function put(header: Uint8Array, headerLength: number, buffers: Buffers, refs: number[]): number
+/** A negative time to live is for good. */
+export declare function putNamed(name: string, ttlMs: number, header: Uint8Array, headerLength: number, buffers: Buffers, refs: number[]): number
+export declare function findNamed(name: string): number
+export declare function setNamespace(name: string): void
 /** Of a value that is spilled: waits for it, or throws SPILLED. */
 export declare function read(handle: number, mayWait: boolean): RawValue | RawFailure | undefined
-/** The length of a small inline value, copied into `scratch`; -1 for every other state. */
-export declare function readInto(handle: number, scratch: Uint8Array): number
+/** Memory that small values pass through, on this thread; undefined where there can be none. */
+export declare function scratch(): Uint8Array | undefined
+/** Stores a value whose header is in the scratch memory, and which is nothing else. */
+export declare function putSmall(headerLength: number): number
+/** The length of a small value without references, written into the scratch memory; -1 for every other state. */
+export declare function readSmall(handle: number): number
+/** A wrapper disposes of its handle; `collected` follows. */
+export declare function dispose(handle: number): void
+/** The collector found the wrapper of a handle dead. */
+export declare function collected(handle: number): void
 export declare function release(handle: number): void
-export declare function free(handle: number): boolean
+export declare function free(handle: number): void
+/** The program learned what became of these references. */
+export declare function observe(handles: number[]): void
+/** Failed tasks whose last reference went unread: [name, failure, ...]; with `all` those with references as well. */
+export declare function takeUnread(all: boolean): (string | RawFailure)[] | undefined
 export declare function refId(handle: number): string
 /** -1 pending, 0 inline, 1 in the store, 2 failed. */
 export declare function refState(handle: number): number
@@ -34,32 +50,60 @@ export declare function inlineBytes(): number
 export declare function restore(handles: number[]): number
 /** How long calls of this thread that need room in the store wait for it; `ticket` names a place in line. */
 export declare function setPatience(millis: number, ticket: number, last: boolean): void
-export declare function wait(handles: number[], needed: number, failFast: boolean): number
+export declare function wait(handles: number[] | Uint32Array, needed: number, failFast: boolean): number
+/** Whether a handle is in the list twice. */
+export declare function hasTwins(handles: Uint32Array): boolean
+/** The places in the list of the first `count` references that have a value or failed. */
+export declare function readyPlaces(handles: Uint32Array, count: number): number[]
 export declare function endWait(wait: number): void
-export declare function block(handles: number[], timeoutMs: number): boolean
-/** Events: the number of a wait that is over, -1 a task, -2 a write into the store, -3 the node
- *  ended, -4 others wait for room in the store. */
+/** 0: over, 1: the time ran out, 2: the task that waits was aborted. */
+export declare function block(handles: number[], timeoutMs: number): 0 | 1 | 2
+/** Events: the number of a wait that is over, -1 a task, -2 others wait for room in the store, -3 the node ended,
+ *  -4 a run was aborted, -5 a failure went unread. */
 export declare function openPort(callback: (events: number[]) => void): number
-export declare function closePort(): void
+/** Gives this thread's waits up; how many threads of the process still have a port. */
+export declare function closePort(): number
 export declare function holdLoop(hold: boolean): void
 export declare function defineFunction(hash: Uint8Array, header: Uint8Array, headerLength: number, buffers: Buffers, refs: number[]): void
 /** Holds a function once more; false when it has to be defined. */
 export declare function useFunction(hash: Uint8Array): boolean
 export declare function dropFunction(hash: Uint8Array): void
+/** Prepares a call: flags are 1 for tried again after errors, 2 after it ran too long. */
+export declare function prepareCall(
+  name: string, hash: Uint8Array, needs: (string | number)[], returns: number, retries: number, timeoutMs: number, flags: number): number
+export declare function dropCall(call: number): void
 export declare function submit(
-  name: string, hash: Uint8Array, header: Uint8Array, headerLength: number, buffers: Buffers, refs: number[],
-  positions: number[], byRef: number[], returns: number, needs: (string | number)[], retries: number, parent: number): number[]
+  call: number, header: Uint8Array, headerLength: number, buffers: Buffers, refs: number[],
+  positions: number[], byRef: number[], parent: number, cancelled: boolean): number[]
+/** Submits a call with small arguments, whose header is in the scratch memory; the handle of its one result. */
+export declare function submitSmall(call: number, parent: number, headerLength: number): number
+/** Takes the next task into the scratch memory; -1 when there is none, -2 when nextTask has to. */
+export declare function nextSmall(): number
+/** Ends a task with a small result, whose header is in the scratch memory. */
+export declare function finishSmall(execution: number, headerLength: number): void
+export declare function taskInfo(execution: number): { taskId: string; jobId: string; name: string; attempt: number }
+export declare function cancel(handle: number, force: boolean, recursive: boolean): void
+/** Cancels tasks of this process by the ids of objects that they make. */
+export declare function cancelTasks(ids: string[]): void
+/** Whether the tasks of this process that make these objects have not ended. */
+export declare function unfinished(ids: string[]): boolean[]
+export declare function beginTask(execution: number): void
+/** Runs that were aborted, and whether (1) they took too long: [execution, late, ...]. */
+export declare function takeAborted(): number[]
+export declare function overdueTask(execution: number): void
 export declare function nextTask(): RawTask | undefined
 /** Functions that need not be kept any more. */
-export declare function takeForgotten(): Uint8Array[] | undefined
-export declare function functionValue(hash: Uint8Array): RawValue | undefined
+export declare function takeForgotten(): number[] | undefined
+export declare function functionValue(fn: number): RawValue | undefined
 export declare function addResult(execution: number, header: Uint8Array, headerLength: number, buffers: Buffers, refs: number[]): void
 export declare function addFailure(
   execution: number, code: string, message: string, facts: (string | number)[],
   header: Uint8Array, headerLength: number, buffers: Buffers, refs: number[]): void
 export declare function dropResults(execution: number): void
-export declare function finishTask(execution: number, nanos: number): void
-export declare function markOutput(marker: string, name: string): void
+/** Nanoseconds below 0: since the task was taken. */
+export declare function finishTask(execution: number, nanos: number, again: boolean): void
+/** Sets what this worker's lines that name a task begin with. */
+export declare function setMarker(marker: string): void
 export declare function takeWrites(): string[] | undefined
 export declare function setTransfer(transfer: (this: ArrayBuffer) => ArrayBuffer): void
 /** Bytes of the store's buffers that this thread holds, or held and did not sweep yet. */

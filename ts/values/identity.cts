@@ -3,12 +3,13 @@
  * bring it there, and comes home as itself.
  */
 import { randomUUID } from 'node:crypto';
+import { Finalizers } from '../realm.cjs';
 
 /** Ids of things, and the things by id for as long as they live. */
 class IdentityMap<T extends WeakKey> {
   private readonly ids = new WeakMap<T, string>();
   private readonly byId = new Map<string, WeakRef<T>>();
-  private readonly forget = new FinalizationRegistry<string>((id) => {
+  private readonly forget = new Finalizers<string>((id) => {
     if (this.byId.get(id)?.deref() === undefined) this.byId.delete(id);
   });
 

@@ -2,6 +2,7 @@
  * What an object is by its internal slots, whatever its prototype says, and which objects live in this process only.
  */
 import { types } from 'node:util';
+import { ERROR_NAMES } from './format.cjs';
 
 /** An object's inner kind. */
 export enum Kind {
@@ -20,38 +21,91 @@ export enum Kind {
   UrlSearchParams,
 }
 
-/** The prototypes that need not be sent: kind and record say them. */
-const STANDARD = new Map<object, Kind>([
-  [Object.prototype, Kind.Plain],
-  [Array.prototype, Kind.Array],
-  [Map.prototype, Kind.Map],
-  [Set.prototype, Kind.Set],
-  [Date.prototype, Kind.Date],
-  [RegExp.prototype, Kind.RegExp],
-  [ArrayBuffer.prototype, Kind.Buffer],
-  [SharedArrayBuffer.prototype, Kind.Buffer],
-  [DataView.prototype, Kind.View],
-  [Number.prototype, Kind.Boxed],
-  [String.prototype, Kind.Boxed],
-  [Boolean.prototype, Kind.Boxed],
-  [BigInt.prototype, Kind.Boxed],
-  [Symbol.prototype, Kind.Boxed],
-  [URL.prototype, Kind.Url],
-  [URLSearchParams.prototype, Kind.UrlSearchParams],
-  [DOMException.prototype, Kind.DomException],
-  [Buffer.prototype, Kind.View],
-]);
-for (const type of [Error, EvalError, RangeError, ReferenceError, SyntaxError, TypeError, URIError, AggregateError]) {
-  STANDARD.set(type.prototype, Kind.Error);
+/** The builtin classes that need not be sent: kind and record say them. */
+const BUILTINS: readonly (readonly [Kind, readonly string[]])[] = [
+  [Kind.Plain, ['Object']],
+  [Kind.Array, ['Array']],
+  [Kind.Map, ['Map']],
+  [Kind.Set, ['Set']],
+  [Kind.Date, ['Date']],
+  [Kind.RegExp, ['RegExp']],
+  [Kind.Buffer, ['ArrayBuffer', 'SharedArrayBuffer']],
+  [Kind.View, ['DataView', 'Buffer']],
+  [Kind.Boxed, ['Number', 'String', 'Boolean', 'BigInt', 'Symbol']],
+  [Kind.Url, ['URL']],
+  [Kind.UrlSearchParams, ['URLSearchParams']],
+  [Kind.DomException, ['DOMException']],
+  [Kind.Error, ERROR_NAMES],
+  [
+    Kind.View,
+    Object.getOwnPropertyNames(globalThis).filter((name) => /^(Big)?(Int|Uint|Float)\d+(Clamped)?Array$/.test(name)),
+  ],
+];
+
+/** What a prototype stands for. */
+interface Standard {
+  readonly kind: Kind;
+  /** The prototype of that name in this realm: itself, unless it comes from another one. */
+  readonly prototype: object;
 }
-for (const name of Object.getOwnPropertyNames(globalThis)) {
-  if (!/^(Big)?(Int|Uint|Float)\d+(Clamped)?Array$/.test(name)) continue;
-  STANDARD.set((globalThis as unknown as Record<string, { prototype: object }>)[name]!.prototype, Kind.View);
+
+/** By prototype; null for those of classes of the program. */
+const STANDARD = new WeakMap<object, Standard | null>();
+const byName = new Map<string, Standard>();
+for (const [kind, names] of BUILTINS) {
+  for (const name of names) {
+    const { prototype } = (globalThis as unknown as Record<string, { prototype: object }>)[name]!;
+    byName.set(name, { kind, prototype });
+    STANDARD.set(prototype, { kind, prototype });
+  }
+}
+
+function standardOf(prototype: object): Standard | null {
+  let found = STANDARD.get(prototype);
+  if (found === undefined) {
+    found = ofOtherRealm(prototype) ?? null;
+    STANDARD.set(prototype, found);
+  }
+  return found;
+}
+
+/** Prototypes of builtins in other realms (vm contexts, and what Node itself makes inside one) have their names. */
+function ofOtherRealm(prototype: object): Standard | undefined {
+  if (types.isProxy(prototype)) return undefined;
+  const type: unknown = Object.getOwnPropertyDescriptor(prototype, 'constructor')?.value;
+  if (typeof type !== 'function' || type.prototype !== prototype || !isNativeText(type)) return undefined;
+  const standard = byName.get(type.name);
+  if (standard === undefined) return undefined;
+  const parent = Object.getPrototypeOf(prototype) as object | null;
+  // Only Object's own prototype has none; everything else stands on builtins as well.
+  if ((standard.kind === Kind.Plain) !== (parent === null)) return undefined;
+  return standard;
+}
+
+function isNativeText(value: CallableFunction): boolean {
+  return /\{\s*\[native code\]\s*\}$/.test(Function.prototype.toString.call(value));
+}
+
+const functionPrototypes = new WeakSet<object>();
+
+/** Whether functions have this prototype, in any realm, when nobody has changed it. */
+export function isFunctionPrototype(prototype: object | null): boolean {
+  if (prototype === null || functionPrototypes.has(prototype)) return prototype !== null;
+  const type: unknown = Object.getOwnPropertyDescriptor(prototype, 'constructor')?.value;
+  if (typeof type !== 'function' || type.prototype !== prototype || !isNativeText(type)) return false;
+  if (!/^(Async)?(Generator)?Function$/.test(type.name)) return false;
+  functionPrototypes.add(prototype);
+  return true;
 }
 
 /** The kind whose objects have this prototype when nobody has changed it. */
 export function standardKind(prototype: object): Kind | undefined {
-  return STANDARD.get(prototype);
+  return standardOf(prototype)?.kind;
+}
+
+/** This realm's prototype in place of another realm's of the same name. */
+export function ownPrototype(prototype: object): object {
+  return standardOf(prototype)?.prototype ?? prototype;
 }
 
 /** Whether an object has the inner slots of a kind. */
@@ -152,7 +206,11 @@ export function localOnly(value: object): { reason: string; hint: string } | und
   if (types.isPromise(value)) {
     return { reason: 'is a Promise', hint: 'Await it first, or pass an ObjectRef' };
   }
-  if (types.isWeakMap(value) || types.isWeakSet(value) || value instanceof WeakRef) {
+  if (
+    types.isWeakMap(value) ||
+    types.isWeakSet(value) ||
+    Object.prototype.toString.call(value) === '[object WeakRef]'
+  ) {
     return { reason: 'is weak (WeakMap, WeakSet, WeakRef): its contents cannot be listed', hint: 'Use a Map or a Set' };
   }
   if (types.isGeneratorObject(value)) {
@@ -172,7 +230,10 @@ export function localOnly(value: object): { reason: string; hint: string } | und
 const ITERATOR_PROTOTYPE = Object.getPrototypeOf(Object.getPrototypeOf([][Symbol.iterator]())) as object;
 
 function isBuiltinIterator(value: object): boolean {
-  if (!Object.prototype.isPrototypeOf.call(ITERATOR_PROTOTYPE, value)) return false;
+  const isIterator =
+    Object.prototype.isPrototypeOf.call(ITERATOR_PROTOTYPE, value) ||
+    Object.prototype.toString.call(value).endsWith(' Iterator]');
+  if (!isIterator) return false;
   const next = (value as { next?: unknown }).next;
-  return typeof next === 'function' && /\{\s*\[native code\]\s*\}$/.test(Function.prototype.toString.call(next));
+  return typeof next === 'function' && isNativeText(next);
 }

@@ -1,4 +1,5 @@
 /** Readers of the builtin kinds, instances, unusual properties and custom values. */
+import { types } from 'node:util';
 import {
   CUSTOM_REGISTERED,
   DOM_EXCEPTION,
@@ -155,7 +156,7 @@ function readCustom(reader: Reader): unknown {
         : chosen.deserialize(data);
     return reader.resolve(id, made);
   } catch (error) {
-    const message = error instanceof Error ? error.message : String(error);
+    const message = types.isNativeError(error) ? error.message : String(error);
     throw new Refusal(`the deserializer of ${type.name || 'a class'} threw: ${message}`, '', { cause: error });
   }
 }

@@ -23,7 +23,7 @@ import {
   VIEW_NAMES,
 } from './format.cjs';
 import { hooks } from './hooks.cjs';
-import { isExotic, isOfKind, Kind, kindOf, localOnly, standardKind } from './kinds.cjs';
+import { isExotic, isOfKind, Kind, kindOf, localOnly, ownPrototype, standardKind } from './kinds.cjs';
 import { Step } from './path.cjs';
 import { Refusal } from './refusal.cjs';
 import { DESERIALIZE, hasSerializers, registeredType, SERIALIZE } from './serializers.cjs';
@@ -32,15 +32,16 @@ import type { Writer } from './writer.cjs';
 /** Writes an object that the fast paths left. */
 export function writeObject(out: Writer, value: object): void {
   if (!types.isProxy(value)) {
-    const prototype = Object.getPrototypeOf(value) as object | null;
+    const found = Object.getPrototypeOf(value) as object | null;
+    if (found !== null && out.plainPrototypes.has(found) && !isExotic(value)) {
+      writeDecorated(out, value, Kind.Plain, writeInstance);
+      return;
+    }
+    const prototype = found === null ? null : ownPrototype(found);
     const kind = prototype === null ? undefined : standardKind(prototype);
     const isBuiltin = kind !== undefined && kind !== Kind.Plain && !hasSerializers() && isOfKind(value, kind);
     if (isBuiltin && isStandard(value, kind, prototype as object)) {
       writeDecorated(out, value, kind, writeKind);
-      return;
-    }
-    if (prototype !== null && out.plainPrototypes.has(prototype) && !isExotic(value)) {
-      writeDecorated(out, value, Kind.Plain, writeInstance);
       return;
     }
   }
@@ -59,9 +60,15 @@ export function writeObject(out: Writer, value: object): void {
   if (!writeCustom(out, value)) writeAny(out, value);
 }
 
+/** The prototype, or this realm's in the place of a builtin one of another realm. */
+function prototypeOf(value: object): object | null {
+  const prototype = Object.getPrototypeOf(value) as object | null;
+  return prototype === null ? null : ownPrototype(prototype);
+}
+
 /** An object of whatever kind and prototype. */
 function writeAny(out: Writer, value: object): void {
-  const prototype = Object.getPrototypeOf(value) as object | null;
+  const prototype = prototypeOf(value);
   const expected = prototype === null ? undefined : standardKind(prototype);
   const kind = expected !== undefined && isOfKind(value, expected) ? expected : kindOf(value);
   if (kind === Kind.Plain) {
@@ -94,7 +101,7 @@ function writeDecorated(out: Writer, value: object, kind: Kind, writeRecord: Wri
 
 /** An object whose prototype is not that of its kind. */
 function writeInstance(out: Writer, value: object, kind: Kind, isOrdinary: boolean): void {
-  const prototype = Object.getPrototypeOf(value) as object | null;
+  const prototype = prototypeOf(value);
   const privates = prototype === null ? undefined : out.functions.checkPrototype(value, prototype);
   out.byte(privates === undefined ? Tag.Instance : Tag.PrivateInstance);
   out.path.depth++;
@@ -333,7 +340,7 @@ function writeSet(out: Writer, set: Set<unknown>): void {
 
 function writeError(out: Writer, error: Error, kind: Kind): void {
   out.byte(Tag.Error);
-  const prototype = Object.getPrototypeOf(error) as object | null;
+  const prototype = prototypeOf(error);
   const packageName = prototype === null ? undefined : packageErrorName(prototype);
   if (kind === Kind.DomException) {
     out.byte(DOM_EXCEPTION);
@@ -364,7 +371,7 @@ function writeView(out: Writer, view: ArrayBufferView): void {
 
 /** Instances of classes with a serializer; returns whether `value` was one. */
 function writeCustom(out: Writer, value: object): boolean {
-  const prototype = Object.getPrototypeOf(value) as object | null;
+  const prototype = prototypeOf(value);
   if (prototype === Object.prototype || prototype === null) return false;
   const found = registeredType(prototype);
   const method = found === undefined ? (value as { [SERIALIZE]?: unknown })[SERIALIZE] : undefined;
@@ -414,7 +421,7 @@ function serialized(serialize: () => unknown): unknown {
     return serialize();
   } catch (error) {
     if (error instanceof Refusal) throw error;
-    throw new Refusal(`its serializer threw: ${error instanceof Error ? error.message : String(error)}`, '', {
+    throw new Refusal(`its serializer threw: ${types.isNativeError(error) ? error.message : String(error)}`, '', {
       cause: error,
     });
   }

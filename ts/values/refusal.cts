@@ -1,3 +1,4 @@
+import { types } from 'node:util';
 import { hooks } from './hooks.cjs';
 
 /** Why a place in a value cannot be sent. */
@@ -26,7 +27,9 @@ export class MalformedHeader extends Error {}
 
 /** V8's words when the stack is used up. */
 export function isStackOverflow(error: unknown): boolean {
-  return error instanceof RangeError && error.message === 'Maximum call stack size exceeded';
+  return (
+    types.isNativeError(error) && error.name === 'RangeError' && error.message === 'Maximum call stack size exceeded'
+  );
 }
 
 /** The public error for a failure inside the codec; other errors (a user's own) pass unchanged. */

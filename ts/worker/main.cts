@@ -1,125 +1,92 @@
 /** The program of a worker process: runs the tasks that arrive, one at a time. */
 
-import type { RawTask } from '#native' with { 'resolution-mode': 'import' };
-import { setRunning } from '../context.cjs';
-import { describeThrown, substitute, type Thrown } from '../failures.cjs';
+import type { RawTask, RawValue } from '#native' with { 'resolution-mode': 'import' };
+import { setRunning, TaskRun, tellAborted } from '../context.cjs';
 import { native } from '../native.cjs';
-import { withRoom } from '../room.cjs';
-import { setTaskHandler, startWorker } from '../runtime.cjs';
-import { fromRaw, letGarbageGo, type Take, withEncoded } from '../transfer.cjs';
-import { readOnly, writesOfTask } from '../writes.cjs';
-
-type AnyFunction = (...args: unknown[]) => unknown;
+import { setAbortHandler, setTaskHandler, startWorker } from '../runtime.cjs';
+import { fromRaw, letGarbageGo, scratch } from '../transfer.cjs';
+import { views } from '../writes.cjs';
+import { forget, functionOf } from './functions.cjs';
+import { addFailures, addResults, refuseWrites } from './results.cjs';
+import { isOneOf } from './retries.cjs';
+import { runSmall } from './small.cjs';
 
 const socket = process.env['HELIOSTAT_SOCKET'] ?? '';
 const token = process.env['HELIOSTAT_WORKER_TOKEN'] ?? '';
-const marker = process.env['HELIOSTAT_MARKER'] ?? '';
+native.setMarker(process.env['HELIOSTAT_MARKER'] ?? '');
 // Programs that tasks start are not workers.
 for (const name of ['HELIOSTAT_SOCKET', 'HELIOSTAT_WORKER_TOKEN', 'HELIOSTAT_MARKER']) delete process.env[name];
 
 const { nodeId } = startWorker(socket, token);
 
-/** Functions by the hexadecimal digits of their hash: revived once, so that what they hold lasts between tasks. */
-const functions = new Map<string, AnyFunction>();
-
-function keyOf(hash: Uint8Array): string {
-  return Buffer.from(hash).toString('hex');
-}
-
-async function functionOf(hash: Uint8Array): Promise<AnyFunction> {
-  const key = keyOf(hash);
-  let fn = functions.get(key);
-  if (fn === undefined) {
-    const raw = native.functionValue(hash);
-    if (raw === undefined) throw new Error('the function of this task did not arrive');
-    fn = (await fromRaw(raw)).value as AnyFunction;
-    functions.set(key, fn);
-  }
-  return fn;
+async function valueFrom(raw: RawValue): Promise<unknown> {
+  if (raw.buffers.length > 0) views.given = true;
+  return (await fromRaw(raw)).value;
 }
 
 async function argumentsOf(task: RawTask): Promise<unknown[]> {
-  const args = (await fromRaw(task.args)).value as unknown[];
+  const args = (await valueFrom(task.args)) as unknown[];
   for (const [index, position] of task.positions.entries()) {
     const raw = task.values[index];
-    if (raw !== undefined) args[position] = (await fromRaw(raw)).value;
+    if (raw !== undefined) args[position] = await valueFrom(raw);
   }
   return args;
 }
 
 /** Runs a task and hands its results, or its failure, over. */
 async function run(task: RawTask): Promise<void> {
-  forget();
-  native.markOutput(marker, task.name);
-  setRunning({ ...task, abort: new AbortController() });
+  const context = new TaskRun(task.execution, task);
+  setRunning(context);
   let nanos = 0;
+  let again = false;
   try {
-    const fn = await functionOf(task.function);
+    const { fn, retries } = await functionOf(task.function);
     const args = await argumentsOf(task);
+    context.throwIfAborted();
+    if (task.timed) native.beginTask(task.execution);
     const started = process.hrtime.bigint();
     try {
-      const result = await fn(...args);
-      const written = writesOfTask()[0];
-      if (written !== undefined) throw readOnly(written);
+      let result: unknown;
+      try {
+        result = await fn(...args);
+      } catch (thrown) {
+        again = task.retriesErrors && isOneOf(thrown, retries);
+        throw thrown;
+      }
+      // Nobody takes the results of an aborted run.
+      context.throwIfAborted();
+      refuseWrites();
       addResults(task, result);
     } finally {
       nanos = Number(process.hrtime.bigint() - started);
     }
   } catch (thrown) {
-    native.dropResults(task.execution);
-    // What it wrote before it failed must be healed before the next task reads there.
-    writesOfTask();
-    addFailures(task, describeThrown(thrown, { name: task.name, attempt: task.attempt, nodeId }));
+    addFailures(task, thrown, nodeId);
   } finally {
     setRunning(undefined);
+    clearTimeout(overdue);
   }
-  native.finishTask(task.execution, nanos);
+  native.finishTask(task.execution, nanos, again);
 }
 
-function addResults(task: RawTask, result: unknown): void {
-  if (task.returns < 0) {
-    addResult(task, result);
-    return;
-  }
-  if (!Array.isArray(result) || result.length !== task.returns) {
-    const got = Array.isArray(result) ? `an array of ${result.length}` : typeof result;
-    throw new TypeError(
-      `${task.name}() must return an array of ${task.returns} for numReturns: ${task.returns}, but returned ${got}`,
-    );
-  }
-  for (const item of result) addResult(task, item);
-}
+/** How long the code of an aborted run may go on; that of a synchronous one is not measured here. */
+const GRACE_MS = 1_000;
+let overdue: NodeJS.Timeout | undefined;
 
-function addResult(task: RawTask, value: unknown): void {
-  withRoom(() => withEncoded(value, (...parts) => native.addResult(task.execution, ...parts)));
-}
-
-const NOTHING = new Uint8Array(0);
-
-function addFailures(task: RawTask, thrown: Thrown): void {
-  const facts = Object.entries(thrown.facts).flat();
-  for (let index = 0; index < Math.max(1, task.returns); index += 1) {
-    const add: Take<void> = (...parts) =>
-      native.addFailure(task.execution, thrown.code, thrown.message, facts, ...parts);
-    if (!('cause' in thrown)) add(NOTHING, 0, [], []);
-    else {
-      try {
-        withEncoded(thrown.cause, add);
-      } catch {
-        // What was thrown cannot be sent: its text can.
-        withEncoded(substitute(thrown.cause), add);
-      }
-    }
-  }
-}
-
-/** Drops functions that nobody will call any more. */
-function forget(): void {
-  for (const hash of native.takeForgotten() ?? []) functions.delete(keyOf(hash));
-}
+setAbortHandler(() => {
+  const execution = tellAborted();
+  if (execution === undefined) return;
+  clearTimeout(overdue);
+  // When the run has ended by then, native code knows.
+  overdue = setTimeout(() => native.overdueTask(execution), GRACE_MS);
+});
 
 /** A worker that had nothing to do for this long lets go of what its last tasks left behind. */
 const IDLE_MS = 30;
+/** Tasks follow each other without a turn of the event loop for so long. */
+const TURN_MS = 10;
+/** What `nextSmall` says when there is no task. */
+const NONE = -1;
 
 let busy = false;
 let idle: NodeJS.Timeout | undefined;
@@ -129,17 +96,35 @@ function tidy(): void {
   if (!busy && native.heldBytes() > 0) letGarbageGo();
 }
 
-async function work(): Promise<void> {
+/** Runs what there is; a promise when it takes longer than this turn of the event loop. */
+function work(): Promise<void> | undefined {
+  const began = performance.now();
+  for (let count = 1; ; count++) {
+    const length = native.nextSmall();
+    if (length === NONE) return undefined;
+    const pending = length >= 0 && scratch !== undefined ? runSmall(scratch, length, nodeId) : runNext();
+    if (pending !== undefined) return pending.then(work);
+    if (count % 16 === 0 && performance.now() - began > TURN_MS)
+      return new Promise<void>((resolve) => setImmediate(resolve)).then(work);
+  }
+}
+
+function runNext(): Promise<void> | undefined {
+  const task = native.nextTask();
+  return task === undefined ? undefined : run(task);
+}
+
+function rest(): void {
+  busy = false;
+  if (views.given) idle = setTimeout(tidy, IDLE_MS);
+}
+
+setTaskHandler(() => {
   if (busy) return;
   busy = true;
   clearTimeout(idle);
   forget();
-  try {
-    for (let task = native.nextTask(); task !== undefined; task = native.nextTask()) await run(task);
-  } finally {
-    busy = false;
-    idle = setTimeout(tidy, IDLE_MS);
-  }
-}
-
-setTaskHandler(() => void work());
+  const pending = work();
+  if (pending === undefined) rest();
+  else void pending.finally(rest);
+});

@@ -9,6 +9,7 @@ use std::ffi::{CStr, c_int, c_void};
 use std::os::fd::AsRawFd as _;
 use std::ptr;
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use heliostat_client::{Client, PortId};
 use napi::sys;
@@ -18,6 +19,9 @@ use crate::raw::{Env, Scope, Value};
 
 type Handle = *mut c_void;
 type Callback = unsafe extern "C" fn(Handle);
+
+/// The loop's other handles wait for so long at most while messages follow each other.
+const TURN: Duration = Duration::from_millis(1);
 
 /// What is used of libuv, version 1.
 struct Uv {
@@ -103,10 +107,26 @@ pub(crate) struct Attendance {
     idle: Handle,
     /// The loop must not sleep: it serves after polling.
     hurried: Cell<bool>,
+    /// News are being taken.
+    serving: Cell<bool>,
     closing: Cell<bool>,
     /// Handles that libuv still knows.
     open: Cell<u32>,
     hook: Cell<sys::napi_async_cleanup_hook_handle>,
+}
+
+thread_local! {
+    /// The attendance of this thread's event loop.
+    static ATTENDING: Cell<*const Attendance> = const { Cell::new(ptr::null()) };
+}
+
+/// There are news for an event loop. When they were made on its own thread, the loop neither sleeps nor ends before it has
+/// given them: nothing else may keep it alive.
+fn on_news() {
+    // SAFETY: taken away by `close` on this thread, before its memory goes.
+    if let Some(this) = unsafe { ATTENDING.get().as_ref() } {
+        this.hurry();
+    }
 }
 
 /// Attends to the bell on this thread's event loop, if no other thread does and there is such a loop. The callback gets
@@ -119,7 +139,7 @@ pub(crate) fn attend(env: Env, client: &Arc<Client>, callback: Value) -> Option<
         return None;
     }
     let event_loop = event_loop.cast::<c_void>();
-    let port = client.attend()?;
+    let port = client.attend(Box::new(on_news))?;
     let mut reference = ptr::null_mut();
     // SAFETY: `callback` is a function of the current environment.
     unsafe { sys::napi_create_reference(env, callback, 1, &raw mut reference) };
@@ -134,6 +154,7 @@ pub(crate) fn attend(env: Env, client: &Arc<Client>, callback: Value) -> Option<
         check: ptr::null_mut(),
         idle: ptr::null_mut(),
         hurried: Cell::new(false),
+        serving: Cell::new(false),
         closing: Cell::new(false),
         open: Cell::new(4),
         hook: Cell::new(ptr::null_mut()),
@@ -158,6 +179,7 @@ pub(crate) fn attend(env: Env, client: &Arc<Client>, callback: Value) -> Option<
         }
         sys::napi_add_async_cleanup_hook(env, Some(on_cleanup), owner.cast(), this.hook.as_ptr());
     }
+    ATTENDING.set(owner);
     Some(owner)
 }
 
@@ -177,10 +199,22 @@ impl Attendance {
         if self.closing.replace(true) {
             return;
         }
+        ATTENDING.set(ptr::null());
         self.client.close_port(self.port);
         for handle in [self.poll, self.prepare, self.check, self.idle] {
             // SAFETY: open handles of this thread's loop, closed once.
             unsafe { (self.uv.close)(handle, on_closed) };
+        }
+    }
+
+    fn hurry(&self) {
+        if self.serving.get() || self.closing.get() || self.hurried.replace(true) {
+            return;
+        }
+        // SAFETY: an open handle of this thread's loop, which does not sleep while one is idle.
+        unsafe {
+            (self.uv.idle_start)(self.idle, on_idle);
+            (self.uv.reference)(self.idle);
         }
     }
 
@@ -191,7 +225,9 @@ impl Attendance {
         let mut handles = ptr::null_mut();
         // SAFETY: on the thread of the environment, called by its loop.
         unsafe { sys::napi_open_handle_scope(self.env, &raw mut handles) };
+        self.serving.set(true);
         let events = self.client.serve(self.port);
+        self.serving.set(false);
         if !events.is_empty() {
             let scope = Scope { env: self.env };
             let argument = [numbers(scope, &events)];
@@ -232,10 +268,13 @@ unsafe fn owner<'a>(handle: Handle) -> &'a Attendance {
 unsafe extern "C" fn on_prepare(handle: Handle) {
     // SAFETY: called by libuv with an open handle of ours.
     let this = unsafe { owner(handle) };
-    if this.client.loop_sleeps(this.port) {
-        this.hurried.set(true);
-        // SAFETY: an open handle of this loop, which does not sleep while one is idle.
-        unsafe { (this.uv.idle_start)(this.idle, on_idle) };
+    let began = Instant::now();
+    while !this.hurried.get() && !this.closing.get() && this.client.loop_sleeps(this.port) {
+        // Round trips that follow each other need no turn of the loop; everything else in it does, now and then.
+        this.serve();
+        if began.elapsed() > TURN {
+            this.hurry();
+        }
     }
 }
 
@@ -247,21 +286,27 @@ unsafe extern "C" fn on_check(handle: Handle) {
     this.client.loop_wakes();
     if this.hurried.replace(false) {
         // SAFETY: an open handle of this loop.
-        unsafe { (this.uv.idle_stop)(this.idle) };
+        unsafe {
+            (this.uv.idle_stop)(this.idle);
+            (this.uv.unreference)(this.idle);
+        }
         this.serve();
     }
 }
 
 unsafe extern "C" fn on_poll(handle: Handle, _status: c_int, _events: c_int) {
     // SAFETY: as above.
-    unsafe { owner(handle) }.serve();
+    let this = unsafe { owner(handle) };
+    this.client.loop_rung();
+    this.serve();
 }
 
 unsafe extern "C" fn on_cleanup(hook: sys::napi_async_cleanup_hook_handle, this: *mut c_void) {
     // SAFETY: the hook is removed before its argument is freed.
     let this = unsafe { &*this.cast::<Attendance>() };
     this.hook.set(hook);
-    crate::port::forget(this.env);
+    crate::port::end(this.env);
+    // It may have been closed before.
     this.close();
 }
 

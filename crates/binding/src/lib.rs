@@ -3,6 +3,7 @@
 //! The hot functions are raw N-API ([`raw`]), declared in `raw.d.ts`; the rest goes through the macros.
 #![allow(unsafe_code)] // N-API is a C interface
 
+mod calls;
 mod drafts;
 mod event_loop;
 pub mod lifecycle;
@@ -11,6 +12,7 @@ pub mod parts;
 mod port;
 mod raw;
 mod runtime;
+mod small;
 mod state;
 mod tasks;
 mod values;
@@ -27,8 +29,10 @@ pub fn export_raw(exports: Object<'_>, env: napi::Env) -> napi::Result<()> {
     for functions in [
         drafts::FUNCTIONS,
         values::FUNCTIONS,
+        small::FUNCTIONS,
         waits::FUNCTIONS,
         port::FUNCTIONS,
+        calls::FUNCTIONS,
         tasks::FUNCTIONS,
         views::FUNCTIONS,
         output::FUNCTIONS,

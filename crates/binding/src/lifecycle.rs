@@ -5,20 +5,23 @@ use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use heliostat_client::{Client, ClientOptions, ConnectError};
-use heliostat_node::{Node, NodeConfig, SpillConfig, WorkerCommand};
+use heliostat_node::{Node, NodeConfig, NodeHandle, SpillConfig, WorkerCommand};
 use heliostat_proto::message::{Resources, Role};
 use napi::bindgen_prelude::AsyncTask;
 use napi::{Env, Error, Status, Task};
 use napi_derive::napi;
 
-use crate::runtime;
+use crate::{port, runtime};
 
 /// How long workers have to end before they are killed.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// Threads of a process start one node between them.
+static STARTING: Mutex<()> = Mutex::new(());
 
 /// What an embedded node is started with.
 #[napi(object, object_to_js = false)]
@@ -140,9 +143,13 @@ fn join(
     Ok(session)
 }
 
-/// Starts a node in this process and joins it as its driver.
+/// Starts a node in this process and joins it as its driver; another thread's, which was faster, is shared.
 #[napi]
 pub fn start_node(options: StartOptions) -> napi::Result<Session> {
+    let _starting = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(running) = current_session() {
+        return Ok(running);
+    }
     let mut command = WorkerCommand::new(options.program, options.args);
     command.env = options.env.into_iter().map(|(name, value)| (OsString::from(name), OsString::from(value))).collect();
     let mut config = NodeConfig::new(
@@ -182,19 +189,23 @@ pub fn current_session() -> Option<Session> {
     Some(session(&client, runtime::address()))
 }
 
-/// Leaving, on a thread of the pool: it waits for workers and for their last lines.
+/// Leaving, on a thread of the pool: it waits for workers and for their last lines. It holds what ends, so that another
+/// thread may start the next membership meanwhile.
 #[derive(Debug)]
-pub struct Leaving;
+pub struct Leaving {
+    client: Option<Arc<Client>>,
+    node: Option<NodeHandle>,
+}
 
 impl Task for Leaving {
     type Output = ();
     type JsValue = ();
 
     fn compute(&mut self) -> napi::Result<()> {
-        if let Some(client) = runtime::set_client(None) {
+        if let Some(client) = self.client.take() {
             client.leave();
         }
-        if let Some(node) = runtime::node().take() {
+        if let Some(node) = self.node.take() {
             node.stop(GRACE);
         }
         Ok(())
@@ -205,10 +216,13 @@ impl Task for Leaving {
     }
 }
 
-/// Leaves the node, and ends it when this process started it. The thread's port must be closed before.
+/// Leaves the node, and ends it when this process started it. The thread's port must be closed before. Unless it is
+/// `forced`, the membership goes on as long as other threads of the process have ports.
 #[napi(ts_return_type = "Promise<void>")]
-pub fn leave_node() -> AsyncTask<Leaving> {
-    AsyncTask::new(Leaving)
+pub fn leave_node(forced: bool) -> AsyncTask<Leaving> {
+    let left = port::when_unused(forced, || (runtime::set_client(None), runtime::node().take()));
+    let (client, node) = left.unwrap_or_default();
+    AsyncTask::new(Leaving { client, node })
 }
 
 /// Ends the membership of a process that exits, without waiting for others: kills the workers of an embedded node and

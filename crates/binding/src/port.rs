@@ -3,14 +3,15 @@
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::ptr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use heliostat_client::{Event, PortId};
 use napi::sys;
 
 use crate::event_loop::{self, Attendance};
+use crate::lifecycle::exit_node;
 use crate::raw::{Env, Scope, Thrown, Value, raw_functions};
-use crate::runtime::{client, current};
+use crate::runtime::{self, client, current};
 
 /// A thread's mailbox, by its environment's address.
 static OPEN: Mutex<Option<HashMap<usize, Entry>>> = Mutex::new(None);
@@ -64,10 +65,17 @@ pub(crate) fn numbers(scope: Scope, events: &[Event]) -> Value {
             Event::Over(wait) => f64::from(*wait),
             Event::Task => -1.0,
             Event::NodeGone => -3.0,
-            Event::Collect => -4.0,
+            Event::Collect => -2.0,
+            Event::Abort => -4.0,
+            Event::Unread => -5.0,
             Event::Restored(restore) => RESTORES + f64::from(*restore),
         })
     }))
+}
+
+/// Runs `body` while no thread can open a mailbox, if none has one or it is `forced`.
+pub(crate) fn when_unused<R>(forced: bool, body: impl FnOnce() -> R) -> Option<R> {
+    entries(|open| (forced || open.is_empty()).then(body))
 }
 
 /// Runs on the JavaScript thread for each wake: hands the news to the callback.
@@ -88,14 +96,23 @@ unsafe extern "C" fn deliver(env: Env, callback: Value, _context: *mut c_void, _
     }
 }
 
-/// The environment ends, and its mailbox is closed by whoever says so.
-pub(crate) fn forget(env: Env) {
-    entries(|open| open.remove(&(env as usize)));
+/// The environment of an attending loop ends: closes its mailbox.
+pub(crate) fn end(env: Env) {
+    close(env as usize);
+    end_if_unused();
 }
 
-fn close(env: usize) {
+/// A thread that was terminated left nobody behind who would end the node.
+fn end_if_unused() {
+    if entries(|open| open.is_empty()) && runtime::node().is_some() {
+        exit_node();
+    }
+}
+
+/// Closes a thread's mailbox; whether it had one.
+fn close(env: usize) -> bool {
     match entries(|open| open.remove(&env)) {
-        None => {}
+        None => return false,
         // SAFETY: made by `open_port` on this thread, and closed only once: it was just taken out of the table.
         Some(Entry::Loop { attendance, .. }) => unsafe { (*(attendance as *mut Attendance)).close() },
         Some(Entry::Function { port, function }) => {
@@ -111,12 +128,14 @@ fn close(env: usize) {
             }
         }
     }
+    true
 }
 
 unsafe extern "C" fn on_cleanup(env: *mut c_void) {
     // An attending loop has its own hook, which waits for it.
-    if matches!(entries(|open| open.get(&(env as usize)).copied()), Some(Entry::Function { .. })) {
-        close(env as usize);
+    let is_loop = matches!(entries(|open| open.get(&(env as usize)).copied()), Some(Entry::Loop { .. }));
+    if !is_loop && close(env as usize) {
+        end_if_unused();
     }
 }
 
@@ -149,6 +168,11 @@ raw_functions! {
         let waker = Waker(function as usize);
         let port = client.open_port(Box::new(move || waker.wake()));
         entries(|open| open.insert(env, Entry::Function { port, function: function as usize }));
+        // Another thread may have ended the membership until it could see this port.
+        if current().is_none_or(|now| !Arc::ptr_eq(&now, &client)) {
+            close(env);
+            return Err(Thrown::new("NOT_INITIALIZED", "the session ended while this thread joined it"));
+        }
         // SAFETY: the hook only uses the address as a key; hooks of one environment run once, at its end.
         unsafe {
             sys::napi_remove_env_cleanup_hook(scope.env, Some(on_cleanup), env as *mut c_void);
@@ -157,10 +181,10 @@ raw_functions! {
         Ok(scope.u32(port))
     }
 
-    /// Closes this thread's mailbox and gives its waits up.
+    /// Closes this thread's mailbox and gives its waits up. Returns how many threads of the process still have one.
     fn close_port = c"closePort" () |scope| {
         close(scope.env as usize);
-        Ok(scope.undefined())
+        Ok(scope.number(entries(|open| open.len()) as f64))
     }
 
     /// Whether pending news keep this thread's event loop alive.

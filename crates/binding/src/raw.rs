@@ -277,8 +277,13 @@ impl Scope {
         Ok((0..length).map(element).collect())
     }
 
-    /// An array of small whole numbers.
+    /// An array of small whole numbers; a `Uint32Array` where there are many.
     pub(crate) fn handles(self, array: Value) -> Result<Vec<u32>, Thrown> {
+        // SAFETY: the bytes are copied at once.
+        if let Ok(bytes) = unsafe { self.view(array) } {
+            let (words, _) = bytes.as_chunks::<4>();
+            return Ok(words.iter().map(|word| u32::from_ne_bytes(*word)).collect());
+        }
         self.elements(array)?.into_iter().map(|value| self.get_u32(value)).collect()
     }
 
@@ -321,17 +326,6 @@ impl Scope {
             sys::Status::napi_ok => Ok(unsafe { std::slice::from_raw_parts(data.cast(), length) }),
             _ => Err(Thrown::argument("a view of an ArrayBuffer")),
         }
-    }
-
-    /// The bytes of a typed array, to write to.
-    ///
-    /// # Safety
-    /// As for [`Self::view`], and nothing else may refer to the memory while the slice is used.
-    pub(crate) unsafe fn view_mut<'a>(self, value: Value) -> Result<&'a mut [u8], Thrown> {
-        // SAFETY: the caller's promise covers reading as well.
-        let bytes = unsafe { self.view(value)? };
-        // SAFETY: the memory of a typed array is writable, and the caller says that nothing else refers to it.
-        Ok(unsafe { std::slice::from_raw_parts_mut(bytes.as_ptr().cast_mut(), bytes.len()) })
     }
 }
 

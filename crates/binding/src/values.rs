@@ -1,6 +1,6 @@
 //! Serialised values between JavaScript and the client: parts in, header and buffers out.
 
-use heliostat_client::{Client, Parts, PutError};
+use heliostat_client::{Client, NamedError, Parts, PutError};
 use heliostat_proto::blob::{BlobView, VIEW_MIN};
 use heliostat_proto::{Blob, Fact, Failure, Locator, ObjectId};
 use heliostat_runtime::Handle;
@@ -40,6 +40,14 @@ pub(crate) fn put_error(error: &PutError) -> Thrown {
     Thrown::new(code, error.to_string())
 }
 
+fn named_error(error: &NamedError) -> Thrown {
+    match error {
+        NamedError::Refused(failure) => Thrown::new(&failure.code, failure.message.clone()),
+        NamedError::NodeGone => Thrown::new("NODE_DIED", error.to_string()),
+        _ => Thrown::new("TRANSPORT", error.to_string()),
+    }
+}
+
 /// The parts of a value that JavaScript passed, and the draft that is its one buffer, if there is one.
 pub(crate) struct Given<'a> {
     pub(crate) parts: Parts<'a>,
@@ -52,6 +60,16 @@ impl Given<'_> {
         match self.draft {
             Some(draft) => drafts::seal(client, draft, id, owner, self.parts),
             None => client.blob(id, owner, self.parts).map_err(|error| put_error(&error)),
+        }
+    }
+}
+
+impl Given<'_> {
+    /// The same, in the store however small it is.
+    pub(crate) fn stored(&self, client: &Client, id: ObjectId, owner: u32) -> Result<Blob, Thrown> {
+        match self.draft {
+            Some(draft) => drafts::seal(client, draft, id, owner, self.parts),
+            None => client.stored(id, owner, self.parts).map_err(|error| put_error(&error)),
         }
     }
 }
@@ -176,12 +194,43 @@ raw_functions! {
         })
     }
 
+    /// Gives a serialised value to the cluster under a name, for so many milliseconds (negative: for good), and waits for
+    /// the daemon's word; returns the program's handle of it.
+    fn put_named = c"putNamed" (name, ttl, header, header_len, buffers, refs) |scope| {
+        let (client, name, ttl) = (client()?, scope.get_string(name)?, scope.get_f64(ttl)?);
+        let ttl = (ttl >= 0.0).then_some(ttl as u64);
+        with_parts(scope, [header, header_len, buffers, refs], |given| {
+            let id = client.with_core(heliostat_runtime::Core::next_put_id);
+            let blob = given.blob(&client, id, client.seat())?;
+            let put = client.put_named(id, blob, given.parts.refs, name, ttl);
+            Ok(scope.u32(put.map_err(|error| named_error(&error))?))
+        })
+    }
+
+    /// A handle of the object that has a name.
+    fn find_named = c"findNamed" (name) |scope| {
+        let found = client()?.find_named(scope.get_string(name)?);
+        Ok(scope.u32(found.map_err(|error| named_error(&error))?))
+    }
+
+    /// Sets where names are looked up.
+    fn set_namespace = c"setNamespace" (name) |scope| {
+        client()?.set_namespace(scope.get_string(name)?);
+        Ok(scope.undefined())
+    }
+
     /// The value or failure of a reference; `undefined` while there is none. For a value that is spilled the thread waits,
     /// or SPILLED is thrown.
     fn read = c"read" (handle, may_wait) |scope| {
         let client = client()?;
         let (handle, may_wait) = (scope.get_u32(handle)?, scope.get_bool(may_wait)?);
-        let (id, value) = client.with_core(|core| (core.id(handle), core.value(handle).cloned()));
+        let (id, value) = client.with_core(|core| {
+            let value = core.value(handle).cloned();
+            if matches!(value, Some(heliostat_proto::Value::Failed(_))) {
+                core.observe(handle);
+            }
+            (core.id(handle), value)
+        });
         match (id, value) {
             (Some(id), Some(heliostat_proto::Value::Ready(blob))) if may_wait => {
                 read_blob(scope, &client, &blob, Label::Object(id))
@@ -197,15 +246,6 @@ raw_functions! {
         }
     }
 
-    /// Copies a small value without references into `scratch`, a reused array, and returns its length; -1 for every other
-    /// state, which `read` tells of. This is the fast path of a get.
-    fn read_into = c"readInto" (handle, scratch) |scope| {
-        let (client, handle) = (client()?, scope.get_u32(handle)?);
-        // SAFETY: nothing below runs JavaScript.
-        let target = unsafe { scope.view_mut(scratch)? };
-        Ok(scope.number(client.read_small(handle, target).map_or(-1.0, |length| length as f64)))
-    }
-
     /// A handle is gone. Without a membership there is nothing left to release.
     fn release = c"release" (handle) |scope| {
         let handle = scope.get_u32(handle)?;
@@ -215,10 +255,34 @@ raw_functions! {
         Ok(scope.undefined())
     }
 
-    /// Deletes the data of an object of this process; whether it is one.
+    /// Deletes the data of an object, here or at its owner.
     fn free = c"free" (handle) |scope| {
         let (client, handle) = (client()?, scope.get_u32(handle)?);
-        Ok(scope.bool(client.with_core(|core| core.free(handle))))
+        client.with_core(|core| core.free(handle));
+        Ok(scope.undefined())
+    }
+
+    /// The program learned what became of these references.
+    fn observe = c"observe" (handles) |scope| {
+        let (client, handles) = (client()?, scope.handles(handles)?);
+        client.with_core(|core| handles.into_iter().for_each(|handle| core.observe(handle)));
+        Ok(scope.undefined())
+    }
+
+    /// Failed tasks of which the last reference went unread, or with `all` also those with references that did not so
+    /// far: `[name, failure, ...]`; `undefined` when there are none.
+    fn take_unread = c"takeUnread" (all) |scope| {
+        let all = scope.get_bool(all)?;
+        let Some(client) = crate::runtime::current() else { return Ok(scope.undefined()) };
+        let taken = client.with_core(|core| if all { core.take_all_unread() } else { core.take_unread() });
+        if taken.is_empty() {
+            return Ok(scope.undefined());
+        }
+        let mut values = Vec::with_capacity(2 * taken.len());
+        for (name, failure) in taken {
+            values.extend([scope.string(&name), read_failure(scope, &client, &failure)?]);
+        }
+        Ok(scope.array(values.into_iter()))
     }
 
     /// The 56 hexadecimal digits of a reference's id.

@@ -285,7 +285,10 @@ raw_functions! {
         let mut reference = ptr::null_mut();
         // SAFETY: a count of 1 keeps the function alive.
         unsafe { sys::napi_create_reference(scope.env, function, 1, &raw mut reference) };
-        with_cache(scope.env, |cache| cache.transfer = Some(reference));
+        if let Some(old) = with_cache(scope.env, |cache| cache.transfer.replace(reference)) {
+            // SAFETY: as in `deref`.
+            unsafe { sys::napi_delete_reference(scope.env, old) };
+        }
         Ok(scope.undefined())
     }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use heliostat_client::Blocked;
+
 use crate::port;
 use crate::raw::{Thrown, raw_functions};
 use crate::runtime::client;
@@ -15,6 +17,23 @@ raw_functions! {
         let fail_fast = scope.get_bool(fail_fast)?;
         let port = port::of(scope.env).ok_or_else(|| Thrown::argument("a thread with an open port"))?;
         Ok(scope.number(client.wait(port, &handles, needed, fail_fast).map_or(-1.0, f64::from)))
+    }
+
+    /// Whether a handle is in the list twice.
+    fn has_twins = c"hasTwins" (handles) |scope| {
+        let mut handles = scope.handles(handles)?;
+        handles.sort_unstable();
+        Ok(scope.bool(!handles.is_sorted_by(|one, next| one < next)))
+    }
+
+    /// The places in the list of the first `count` references that have a value or failed.
+    fn ready_places = c"readyPlaces" (handles, count) |scope| {
+        let (client, handles, count) = (client()?, scope.handles(handles)?, scope.get_u32(count)? as usize);
+        let ready = client.with_core(|core| {
+            let ready = handles.iter().enumerate().filter(|(_, handle)| core.is_ready(**handle));
+            ready.map(|(place, _)| place as u32).take(count).collect::<Vec<u32>>()
+        });
+        Ok(scope.array(ready.into_iter().map(|place| scope.u32(place))))
     }
 
     /// Ends a wait, over or not; also one of `restore`.
@@ -47,11 +66,15 @@ raw_functions! {
         Ok(scope.undefined())
     }
 
-    /// Blocks the thread until all have a value or one failed; false when the milliseconds ran out first. Negative: no
-    /// bound.
+    /// Blocks the thread until all have a value or one failed: 0. 1: the milliseconds ran out first (negative ones are no
+    /// bound), 2: the task that waits was aborted.
     fn block = c"block" (handles, timeout) |scope| {
         let (client, handles, timeout) = (client()?, scope.handles(handles)?, scope.get_f64(timeout)?);
         let timeout = (timeout >= 0.0).then(|| Duration::try_from_secs_f64(timeout / 1000.0).unwrap_or(Duration::MAX));
-        Ok(scope.bool(client.block(port::of(scope.env), &handles, timeout)))
+        Ok(scope.u32(match client.block(port::of(scope.env), &handles, timeout) {
+            Blocked::Over => 0,
+            Blocked::Late => 1,
+            Blocked::Aborted => 2,
+        }))
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use heliostat_proto::blob::BlobView;
+use heliostat_proto::blob::{BlobView, write_plain};
 use heliostat_proto::message::{NodeState, Role, ToDaemon, Welcome};
 use heliostat_proto::{Blob, Failure, Locator, ObjectId, RefEntry, Value};
 use heliostat_runtime::{Action, Core, Handle, Identity, Submission, Values, WaitId};
@@ -23,6 +23,7 @@ use crate::peers::{Handed, Peers};
 use crate::ports::{Event, Notify, PortId, Ports};
 use crate::restores::{Part, Restores};
 use crate::rpc::Calls;
+use crate::watch::Watch;
 
 /// Stored values above this length are read as they are, not copied.
 const MAX_SMALL: usize = 64 * 1024;
@@ -44,6 +45,17 @@ impl std::fmt::Debug for ClientOptions {
     }
 }
 
+/// How a blocking wait ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blocked {
+    /// All have a value, or one failed.
+    Over,
+    /// The time ran out.
+    Late,
+    /// The task that waited was aborted.
+    Aborted,
+}
+
 /// A process's membership in a node.
 #[derive(Debug)]
 pub struct Client {
@@ -61,11 +73,13 @@ pub(crate) struct Shared {
     pub(crate) peers: Peers,
     /// How others wake this process.
     pub(crate) bell: Arc<Ringer>,
+    pub(crate) watch: Watch,
     pub(crate) ports: Ports,
     pub(crate) states: Calls<NodeState>,
     pub(crate) restores: Restores,
     pub(crate) parts: Calls<Part>,
     pub(crate) places: Calls<Option<String>>,
+    pub(crate) named: Calls<Result<RefEntry, Failure>>,
     pub(crate) printer: Mutex<Option<Printer>>,
     pub(crate) stopping: AtomicBool,
     pub(crate) left: AtomicBool,
@@ -110,11 +124,13 @@ impl Client {
             daemon,
             peers: Peers::default(),
             bell: Arc::new(bell),
+            watch: Watch::default(),
             ports: Ports::default(),
             states: Calls::default(),
             restores: Restores::default(),
             parts: Calls::default(),
             places: Calls::default(),
+            named: Calls::default(),
             printer: Mutex::new(printer),
             stopping: AtomicBool::new(false),
             left: AtomicBool::new(false),
@@ -168,13 +184,14 @@ impl Client {
 
     /// Opens the mailbox of a JavaScript thread whose event loop polls [`Self::loop_event`] and calls
     /// [`Self::loop_sleeps`], [`Self::loop_wakes`] and [`Self::serve`]. `None` when another thread's loop does so.
-    pub fn attend(&self) -> Option<PortId> {
+    /// `on_news` is called on whichever thread makes the first of some news, besides waking the loop.
+    pub fn attend(&self, on_news: Notify) -> Option<PortId> {
         let bell = Arc::clone(&self.shared.bell);
-        let port = self.shared.ports.open_attended(Box::new(move || {
-            let _ = bell.call_loop();
-        }))?;
-        self.shared.bell.wake_up();
-        Some(port)
+        let notify = Box::new(move || {
+            on_news();
+            bell.call_loop();
+        });
+        self.shared.ports.open_attended(notify, || self.shared.bell.wake_up())
     }
 
     /// What the attending event loop polls for reading.
@@ -182,12 +199,23 @@ impl Client {
         self.shared.bell.at_loop()
     }
 
-    /// The attending event loop is about to sleep. Returns whether it must not, and call [`Self::serve`] instead.
+    /// The attending event loop is about to sleep. Returns whether it must not: there are news to [take](Self::serve).
     pub fn loop_sleeps(&self, port: PortId) -> bool {
-        self.shared.bell.sleep();
-        let busy = self.shared.ports.has_events(port) || self.shared.peers.have_news();
+        let Shared { bell, watch, ports, peers, .. } = &*self.shared;
+        if watch.is_worth() {
+            bell.watch();
+            let links = peers.open_links();
+            while !ports.has_events(port) && watch.look(|| links.iter().any(|neighbour| neighbour.link.has_news())) {
+                // What concerns no program, such as the next task of a chain, is done without leaving.
+                self.shared.receive_all();
+            }
+        }
+        bell.sleep();
+        let busy = ports.has_events(port) || peers.have_news();
         if busy {
-            self.shared.bell.wake_up();
+            bell.wake_up();
+        } else {
+            watch.sleeps();
         }
         busy
     }
@@ -197,26 +225,34 @@ impl Client {
         self.shared.bell.wake_up();
     }
 
+    /// The attending event loop was woken by its event.
+    pub fn loop_rung(&self) {
+        self.shared.bell.hush_loop();
+    }
+
     /// Takes what others sent, on the attending thread, and gives its news.
     pub fn serve(&self, port: PortId) -> Vec<Event> {
-        self.shared.bell.hush_loop();
         self.shared.bell.wake_up();
-        self.shared.receive_all();
+        if self.shared.receive_all() {
+            self.shared.watch.served();
+        }
         self.shared.ports.take(port)
     }
 
     /// Closes a mailbox and gives its waits up.
     pub fn close_port(&self, port: PortId) {
-        let waits = self.shared.ports.close(port);
-        if !self.shared.ports.is_attended() {
-            self.shared.bell.leave();
-        }
+        let waits = self.shared.ports.close(port, || self.shared.bell.leave());
         self.with_core(|core| waits.into_iter().for_each(|wait| core.end_wait(wait)));
     }
 
     /// The news for a thread, oldest first.
     pub fn take_events(&self, port: PortId) -> Vec<Event> {
         self.shared.ports.take(port)
+    }
+
+    /// Takes what others sent, on whichever thread. Returns whether there was something.
+    pub fn receive(&self) -> bool {
+        self.shared.receive_all()
     }
 
     /// Waits in the background: `None` when there is nothing to wait for, else the port gets [`Event::Over`].
@@ -238,17 +274,18 @@ impl Client {
         self.shared.look_at_waits();
     }
 
-    /// Blocks the calling thread, whose port is given if it has one. Returns whether it is over, else the time ran out.
-    pub fn block(&self, port: Option<PortId>, handles: &[Handle], timeout: Option<Duration>) -> bool {
+    /// Blocks the calling thread, whose port is given if it has one.
+    pub fn block(&self, port: Option<PortId>, handles: &[Handle], timeout: Option<Duration>) -> Blocked {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let wait = self.with_core(|core| core.wait(handles, handles.len(), true, &*self.shared));
-        let Some(wait) = wait else { return true };
+        let (wait, aborts) =
+            self.with_core(|core| (core.wait(handles, handles.len(), true, &*self.shared), core.aborts()));
+        let Some(wait) = wait else { return Blocked::Over };
         self.shared.blocked.fetch_add(1, Ordering::AcqRel);
         self.shared.look_at_waits();
         let over = if port.is_some_and(|port| self.shared.ports.attends(port)) {
-            self.block_attending(wait, deadline)
+            self.block_attending(wait, deadline, aborts)
         } else {
-            self.block_aside(wait, deadline)
+            self.block_aside(wait, deadline, aborts)
         };
         self.with_core(|core| core.end_wait(wait));
         self.shared.blocked.fetch_sub(1, Ordering::AcqRel);
@@ -257,11 +294,14 @@ impl Client {
     }
 
     /// Others serve what comes.
-    fn block_aside(&self, wait: WaitId, deadline: Option<Instant>) -> bool {
+    fn block_aside(&self, wait: WaitId, deadline: Option<Instant>, aborts: u64) -> Blocked {
         let mut core = self.shared.lock_core();
         loop {
             if core.is_over(wait) || self.is_gone() {
-                return true;
+                return Blocked::Over;
+            }
+            if core.aborts() != aborts {
+                return Blocked::Aborted;
             }
             let changed = &self.shared.changed;
             core = match deadline {
@@ -269,7 +309,7 @@ impl Client {
                 Some(deadline) => {
                     let left = deadline.saturating_duration_since(Instant::now());
                     if left.is_zero() {
-                        return false;
+                        return Blocked::Late;
                     }
                     changed.wait_timeout(core, left).unwrap_or_else(PoisonError::into_inner).0
                 }
@@ -278,16 +318,28 @@ impl Client {
     }
 
     /// This thread's event loop would serve what comes: it does so here.
-    fn block_attending(&self, wait: WaitId, deadline: Option<Instant>) -> bool {
+    fn block_attending(&self, wait: WaitId, deadline: Option<Instant>, aborts: u64) -> Blocked {
         let bell = &self.shared.bell;
         loop {
             bell.sleep();
             let news = self.shared.peers.have_news();
-            let over = self.shared.lock_core().is_over(wait) || self.is_gone();
+            let (over, aborted) = {
+                let core = self.shared.lock_core();
+                (core.is_over(wait) || self.is_gone(), core.aborts() != aborts)
+            };
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            if over || (left == Some(Duration::ZERO) && !news) {
+            let end = if over {
+                Some(Blocked::Over)
+            } else if aborted {
+                Some(Blocked::Aborted)
+            } else {
+                (left == Some(Duration::ZERO) && !news).then_some(Blocked::Late)
+            };
+            if let Some(end) = end {
                 bell.wake_up();
-                return over;
+                // Whoever rang meanwhile believes that a loop comes soon; the program may now run for long.
+                self.shared.receive_all();
+                return end;
             }
             if !news {
                 let mut fds = [PollFd::from_borrowed_fd(bell.at_loop(), PollFlags::IN)];
@@ -311,26 +363,39 @@ impl Client {
         self.with_core(|core| core.submit(submission, now, &*self.shared))
     }
 
+    /// Cancels the task that makes a reference's object.
+    pub fn cancel(&self, handle: Handle, force: bool, recursive: bool) {
+        let now = self.now();
+        self.with_core(|core| core.cancel(handle, force, recursive, now));
+        // Its fallback is a matter of time, which that thread looks at.
+        self.shared.daemon.wake();
+    }
+
     /// Copies a serialised value without references into `target` when it is here and fits; returns its length.
     pub fn read_small(&self, handle: Handle, target: &mut [u8]) -> Option<usize> {
-        let bytes = self.with_core(|core| {
-            core.need(handle, &*self.shared);
-            match core.value(handle)? {
-                Value::Ready(blob) => Some(blob.clone()),
-                Value::Failed(_) => None,
+        let value = {
+            let mut core = self.shared.lock_core();
+            if let Some(header) = core.small(handle) {
+                return write_plain(header, target);
             }
-        });
+            core.need(handle, &*self.shared);
+            let value = core.value(handle).cloned();
+            self.shared.perform(&mut core);
+            value?
+        };
         let mut copy = |bytes: &[u8]| {
-            let fits = bytes.len() <= target.len() && BlobView::parse(bytes).is_ok_and(|view| view.ref_count() == 0);
-            fits.then(|| {
-                target[..bytes.len()].copy_from_slice(bytes);
+            let place = target.get_mut(..bytes.len())?;
+            BlobView::parse(bytes).is_ok_and(|view| view.ref_count() == 0).then(|| {
+                place.copy_from_slice(bytes);
                 bytes.len()
             })
         };
-        match bytes? {
-            Blob::Inline(bytes) => copy(&bytes),
-            Blob::Stored(locator) if locator.length as usize <= MAX_SMALL => copy(self.pin(&locator).ok()?.bytes()),
-            Blob::Stored(_) => None,
+        match value {
+            Value::Ready(Blob::Inline(bytes)) => copy(&bytes),
+            Value::Ready(Blob::Stored(locator)) if locator.length as usize <= MAX_SMALL => {
+                copy(self.pin(&locator).ok()?.bytes())
+            }
+            Value::Ready(Blob::Stored(_)) | Value::Failed(_) => None,
         }
     }
 
@@ -405,19 +470,26 @@ impl Shared {
         let mut woken = false;
         for action in core.take_actions() {
             match action {
-                Action::Send { peer, message } => match self.peers.send(peer, message) {
-                    Ok(Handed::Sent) => {}
-                    Ok(Handed::Connect) => self.daemon.send(&ToDaemon::Connect { request: 0, peer }),
-                    // The daemon tells of the end of a process with its facts; until then it is silent.
-                    Err(_) => drop(self.peers.close(peer)),
-                },
+                Action::Send { peer, message } if peer == self.welcome.keeper => {
+                    self.daemon.send(&ToDaemon::ToKeeper(message));
+                }
+                Action::Send { peer, message } => {
+                    if self.peers.send(peer, message) == Handed::Connect {
+                        self.daemon.send(&ToDaemon::Connect { request: 0, peer });
+                    }
+                }
                 Action::Daemon(message) => self.daemon.send(&message),
                 Action::Free(locator) => freed.push(locator),
                 Action::Wake(wait) => {
                     woken = true;
                     self.ports.wait_over(wait);
                 }
-                Action::Execute(_) | Action::Forgotten => self.ports.task_arrived(),
+                Action::Execute(_) | Action::Forgotten => self.ports.tell_main(Event::Task),
+                Action::Abort => {
+                    woken = true;
+                    self.ports.tell_main(Event::Abort);
+                }
+                Action::Unread => self.ports.tell_main(Event::Unread),
             }
         }
         if woken && self.blocked.load(Ordering::Acquire) > 0 {
@@ -437,6 +509,7 @@ impl Shared {
         self.daemon.leases.end();
         self.states.end();
         self.end_restores();
+        self.named.end();
         let failure = Failure::new("NODE_DIED", "the node's daemon ended")
             .hint("the driver that started the embedded node, or the `heliostat start` process, is gone: start again");
         self.with_core(|core| core.on_node_gone(&failure));

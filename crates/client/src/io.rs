@@ -110,8 +110,14 @@ impl Reader<'_> {
     /// served are served with it.
     fn on_bell(&mut self) {
         self.shared.bell.hush_thread();
-        let patience = if self.shared.bell.is_attended() { PATIENCE } else { Duration::ZERO };
-        self.serve_at.get_or_insert(Instant::now() + patience);
+        let now = Instant::now();
+        // What waits for room is sent by this thread alone.
+        let is_ours = || self.shared.peers.open_links().iter().any(|neighbour| neighbour.link.is_waiting());
+        if !self.shared.bell.is_attended() || is_ours() {
+            self.serve_at = Some(now);
+        } else {
+            self.serve_at.get_or_insert(now + PATIENCE);
+        }
     }
 
     /// Serves what is due.
@@ -210,10 +216,10 @@ impl Reader<'_> {
                 shared.peer_gone(worker);
             }
             FromDaemon::Restored { request, failures } => shared.restored(request, failures),
-            FromDaemon::Part { request, bytes } => shared.parts.answer(request, bytes),
-            FromDaemon::Place { request, uri } => shared.places.answer(request, uri),
+            FromDaemon::Part { request, bytes } => drop(shared.parts.answer(request, bytes)),
+            FromDaemon::Place { request, uri } => drop(shared.places.answer(request, uri)),
             FromDaemon::Collect => shared.ports.tell_all(Event::Collect),
-            FromDaemon::StoreLeased { request, body } => shared.daemon.leases.answer(request, body),
+            FromDaemon::StoreLeased { request, body } => drop(shared.daemon.leases.answer(request, body)),
             FromDaemon::Connected { peer, ok, connect, .. } => {
                 if connect {
                     self.open(peer, Side::Near, inbox)?;
@@ -231,7 +237,12 @@ impl Reader<'_> {
                     printer.print(Output { stream, name, pid, lines });
                 }
             }
-            FromDaemon::State { request, state } => shared.states.answer(request, *state),
+            FromDaemon::State { request, state } => drop(shared.states.answer(request, *state)),
+            FromDaemon::Named { request, result } => shared.on_named(request, result),
+            FromDaemon::OfKeeper(message) => {
+                let now = shared.now();
+                shared.with_core(|core| core.on_peer(shared.welcome.keeper, message, now, shared));
+            }
             FromDaemon::Goodbye => return Err(End::Goodbye),
         }
         Ok(())
@@ -239,7 +250,7 @@ impl Reader<'_> {
 
     fn open(&mut self, peer: WorkerId, side: Side, inbox: &mut Inbox) -> Result<(), End> {
         let link = Link::open(side, inbox.take_fds()?)?;
-        self.shared.peers.open(peer, link)?;
+        self.shared.peers.open(peer, link);
         // What it sent before this side was open rang a bell that had nothing to show.
         self.serve_at = Some(Instant::now());
         Ok(())

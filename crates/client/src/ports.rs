@@ -24,6 +24,10 @@ pub enum Event {
     Restored(RestoreId),
     /// Others wait for room in the store: what only garbage holds is to be let go of.
     Collect,
+    /// The code of a running task is to be told that it was aborted.
+    Abort,
+    /// A failed task's last reference went unread.
+    Unread,
     /// The node ended.
     NodeGone,
 }
@@ -67,19 +71,17 @@ impl Ports {
         self.lock().open(notify)
     }
 
-    /// Opens the one port whose event loop takes what other processes send; `None` when there is one.
-    pub(crate) fn open_attended(&self, notify: Notify) -> Option<PortId> {
+    /// Opens the one port whose event loop takes what other processes send; `None` when there is one. `attend` and the
+    /// `leave` of [`Self::close`] are called in the order in which loops come and go.
+    pub(crate) fn open_attended(&self, notify: Notify, attend: impl FnOnce()) -> Option<PortId> {
         let mut state = self.lock();
         if state.attended.is_some() {
             return None;
         }
         let id = state.open(notify);
         state.attended = Some(id);
+        attend();
         Some(id)
-    }
-
-    pub(crate) fn is_attended(&self) -> bool {
-        self.lock().attended.is_some()
     }
 
     pub(crate) fn attends(&self, port: PortId) -> bool {
@@ -90,8 +92,8 @@ impl Ports {
         self.lock().ports.get(&port).is_some_and(|port| !port.events.is_empty())
     }
 
-    /// Closes a port and returns its waits, which nobody asks for any more.
-    pub(crate) fn close(&self, id: PortId) -> Vec<WaitId> {
+    /// Closes a port and returns its waits, which nobody asks for any more. Calls `leave` if it was the attended one.
+    pub(crate) fn close(&self, id: PortId, leave: impl FnOnce()) -> Vec<WaitId> {
         let mut state = self.lock();
         state.ports.remove(&id);
         if state.main == Some(id) {
@@ -99,6 +101,7 @@ impl Ports {
         }
         if state.attended == Some(id) {
             state.attended = None;
+            leave();
         }
         let waits: Vec<WaitId> = state.waits.iter().filter(|(_, port)| **port == id).map(|(wait, _)| *wait).collect();
         for wait in &waits {
@@ -126,11 +129,12 @@ impl Ports {
         }
     }
 
-    pub(crate) fn task_arrived(&self) {
+    /// Tells the thread that gets the tasks.
+    pub(crate) fn tell_main(&self, event: Event) {
         let mut state = self.lock();
         match state.main {
-            Some(port) => state.push(port, Event::Task),
-            None => state.early.push(Event::Task),
+            Some(port) => state.push(port, event),
+            None => state.early.push(event),
         }
     }
 
@@ -189,7 +193,7 @@ mod tests {
     #[test]
     fn a_thread_is_woken_once_for_all_news_until_it_takes_them() {
         let ports = Ports::default();
-        ports.task_arrived();
+        ports.tell_main(Event::Task);
         let woken = Arc::new(AtomicU32::new(0));
         let counter = Arc::clone(&woken);
         let port = ports.open(Box::new(move || {
@@ -198,11 +202,11 @@ mod tests {
         ports.expect(7, port);
         ports.wait_over(7);
         ports.wait_over(7);
-        ports.task_arrived();
+        ports.tell_main(Event::Task);
         assert_eq!(woken.load(Ordering::SeqCst), 1);
         assert_eq!(ports.take(port), [Event::Task, Event::Over(7), Event::Task]);
         ports.expect(8, port);
-        assert_eq!(ports.close(port), [8]);
+        assert_eq!(ports.close(port, || panic!("it was not attended")), [8]);
         ports.wait_over(8);
         assert_eq!(ports.waiting(), 0);
     }

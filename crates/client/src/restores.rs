@@ -1,12 +1,13 @@
 //! Objects that the node brings back from storage for this process, and parts of them.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use heliostat_proto::message::{PART_MAX, TaskSpec, ToDaemon};
 use heliostat_proto::{Blob, Bytes, Failure, Locator, Value};
-use heliostat_runtime::{ExecutionId, Handle};
+use heliostat_runtime::{ExecutionId, FunctionNumber, Handle};
 use heliostat_store::{Pin, PinError};
 
 use crate::client::{Client, Shared};
@@ -19,6 +20,8 @@ pub type RestoreId = u32;
 #[derive(Default)]
 pub(crate) struct Restores {
     state: Mutex<State>,
+    /// Whether a task waits for its arguments.
+    preparing: AtomicBool,
 }
 
 #[derive(Default)]
@@ -33,6 +36,7 @@ struct State {
 struct Preparing {
     execution: ExecutionId,
     spec: Box<TaskSpec>,
+    function: Option<FunctionNumber>,
     restore: RestoreId,
 }
 
@@ -58,6 +62,8 @@ pub struct ReadyTask {
     pub execution: ExecutionId,
     /// The task.
     pub spec: TaskSpec,
+    /// Its function, if that is here.
+    pub function: Option<FunctionNumber>,
     /// Keeps its arguments in memory until they have been read.
     pub pins: Vec<Pin>,
 }
@@ -140,16 +146,21 @@ impl Client {
                     return None;
                 }
                 let pins = state.all.remove(&preparing.restore).map(|restore| restore.pins).unwrap_or_default();
-                return Some(ReadyTask { execution: preparing.execution, spec: *preparing.spec, pins });
+                self.shared.restores.preparing.store(false, Ordering::Release);
+                drop(state);
+                let Preparing { execution, spec, function, .. } = preparing;
+                if self.with_core(|core| !core.end_aborted(execution)) {
+                    return Some(ReadyTask { execution, spec: *spec, function, pins });
+                }
             }
         }
-        let (execution, spec, function) = self.with_core(|core| {
-            let execution = core.next_execution()?;
-            let spec = core.execution(execution)?.spec.clone();
-            let function = core.function(&spec.function).cloned();
-            Some((execution, spec, function))
+        let (execution, spec, function, code) = self.with_core(|core| {
+            let id = core.next_execution()?;
+            let execution = core.execution(id)?;
+            let code = execution.function.and_then(|number| core.function(number)).cloned();
+            Some((id, execution.spec.clone(), execution.function, code))
         })?;
-        let blobs = spec.by_ref.iter().map(|(_, blob)| blob).chain([&spec.args]).chain(&function);
+        let blobs = spec.by_ref.iter().map(|(_, blob)| blob).chain([&spec.args]).chain(&code);
         let stored: Vec<Locator> = blobs
             .filter_map(|blob| match blob {
                 Blob::Stored(locator) => Some(*locator),
@@ -160,13 +171,25 @@ impl Client {
         if matches!(pinned, Err(PinError::Spilled { .. })) {
             let mut state = self.shared.restores.lock();
             let restore = state.enter(stored.clone(), Vec::new(), Asker::Task);
-            state.task = Some(Preparing { execution, spec: Box::new(spec), restore });
+            state.task = Some(Preparing { execution, spec: Box::new(spec), function, restore });
+            self.shared.restores.preparing.store(true, Ordering::Release);
             drop(state);
             self.shared.daemon.send(&ToDaemon::Restore { request: restore.into(), locators: stored });
             return None;
         }
         // What is gone is found out by whoever reads it.
-        Some(ReadyTask { execution, spec, pins: pinned.unwrap_or_default() })
+        Some(ReadyTask { execution, spec, function, pins: pinned.unwrap_or_default() })
+    }
+
+    /// Whether a task that was taken waits for its arguments, which come before all tasks behind it; with whether they are
+    /// there, so that [`Self::next_task`] gives it.
+    pub fn prepares_task(&self) -> Option<bool> {
+        if !self.shared.restores.preparing.load(Ordering::Acquire) {
+            return None;
+        }
+        let state = self.shared.restores.lock();
+        let preparing = state.task.as_ref()?;
+        Some(state.all.get(&preparing.restore).is_none_or(|restore| restore.done))
     }
 
     /// Bytes of a stored value: from memory, or from storage without bringing the value back. Blocks.
@@ -269,7 +292,7 @@ impl Shared {
             }
             Asker::Task => {
                 drop(state);
-                self.ports.task_arrived();
+                self.ports.tell_main(Event::Task);
             }
             Asker::Thread(_) => {
                 let Some(Restore { asker: Asker::Thread(sender), pins, .. }) = state.all.remove(&id) else { return };

@@ -28,12 +28,20 @@ impl<T> Calls<T> {
         Some((request, receiver))
     }
 
-    pub(crate) fn answer(&self, request: u64, value: T) {
+    /// Gives the answer to the thread that waits; back to the caller when none does any more.
+    pub(crate) fn answer(&self, request: u64, value: T) -> Option<T> {
         let sender =
             self.waiting.lock().unwrap_or_else(PoisonError::into_inner).as_mut().and_then(|map| map.remove(&request));
-        if let Some(sender) = sender {
-            // The asker may have given up.
-            let _ = sender.send(value);
+        match sender {
+            Some(sender) => sender.send(value).err().map(|unsent| unsent.0),
+            None => Some(value),
+        }
+    }
+
+    /// Nobody waits for the answer any more.
+    pub(crate) fn give_up(&self, request: u64) {
+        if let Some(map) = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            map.remove(&request);
         }
     }
 

@@ -61,9 +61,16 @@ impl Client {
         let refs = self.entries(parts.refs);
         let lens = || parts.buffers.iter().map(|buffer| buffer.len() as u64);
         let size = Layout::new(parts.header.len(), lens(), refs.len(), false).total();
-        if size <= self.welcome().inline_limit && (size <= ALWAYS_INLINE || self.has_inline_room(size)) {
+        if size <= self.welcome().inline_limit && self.has_inline_room(size) {
             return Ok(Blob::Inline(self.inline(parts)));
         }
+        self.stored(id, owner, parts)
+    }
+
+    /// Lays a value out in the store, however small it is; see [`Self::blob`].
+    pub fn stored(&self, id: ObjectId, owner: u32, parts: Parts<'_>) -> Result<Blob, PutError> {
+        let refs = self.entries(parts.refs);
+        let lens = || parts.buffers.iter().map(|buffer| buffer.len() as u64);
         let layout = Layout::new(parts.header.len(), lens(), refs.len(), true);
         let places: Vec<(u64, u64)> = layout.buffers().collect();
         let first = places.first().map_or(layout.total(), |(offset, _)| *offset);
@@ -88,7 +95,11 @@ impl Client {
         self.shared.lock_core().inline_bytes()
     }
 
-    fn has_inline_room(&self, size: u64) -> bool {
+    /// Whether this process may keep so many bytes more inline. Of small values it may, whose answer takes no lock.
+    pub fn has_inline_room(&self, size: u64) -> bool {
+        if size <= ALWAYS_INLINE {
+            return true;
+        }
         let most = INLINE_MAX.min(self.store().params().capacity / 10);
         self.inline_bytes() + size <= most
     }
@@ -143,7 +154,7 @@ impl Client {
         if self.is_gone() { PutError::NodeGone } else { PutError::Store(error.into()) }
     }
 
-    fn entries(&self, handles: &[Handle]) -> Vec<RefEntry> {
+    pub(crate) fn entries(&self, handles: &[Handle]) -> Vec<RefEntry> {
         if handles.is_empty() {
             return Vec::new();
         }

@@ -13,6 +13,7 @@ use rustix::net::UCred;
 
 use crate::conn::Conn;
 use crate::daemon::{Daemon, Process, Shared};
+use crate::named::DEFAULT_NAMESPACE;
 use crate::store::Seat;
 use crate::workers::Why;
 
@@ -87,9 +88,11 @@ impl Daemon {
         })?;
         if let Some(child) = self.children.get_mut(&id) {
             child.connected = true;
+            child.oom_counter = self.memory.counter_of(pid);
         }
         let welcome = Welcome {
             worker: id,
+            keeper: self.keeper.id(),
             node: self.node,
             job: if driver { JobId(crate::random()) } else { JobId::default() },
             epoch: self.store.next_epoch(),
@@ -104,6 +107,8 @@ impl Daemon {
             seat: seat.client,
             bell,
             peers: BTreeSet::new(),
+            namespace: DEFAULT_NAMESPACE.to_owned(),
+            lends: false,
             leaving: false,
         };
         self.processes.insert(id, process);

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use heliostat_proto::message::Resources;
+use heliostat_runtime::pressure::Limits;
 
 use crate::spilling::SpillConfig;
 
@@ -34,6 +35,8 @@ pub struct NodeConfig {
     pub prestart: usize,
     /// A worker that has not connected after this time is taken for one that failed to start.
     pub worker_start_timeout: Duration,
+    /// When memory counts as short, so that a worker is ended.
+    pub memory: Limits,
     /// A connection that has not said who it is after this time is closed.
     pub hello_timeout: Duration,
 }
@@ -55,6 +58,7 @@ impl NodeConfig {
             log_to_driver: true,
             prestart,
             worker_start_timeout: Duration::from_secs(60),
+            memory: Limits::default(),
             hello_timeout: Duration::from_secs(10),
         }
     }

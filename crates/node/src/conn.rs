@@ -6,7 +6,8 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-use heliostat_proto::message::{FromDaemon, ToDaemon};
+use heliostat_proto::message::{FromDaemon, ToDaemon, ToPeer};
+use heliostat_proto::{Blob, Value};
 use heliostat_wire::{Channel, ChannelError, Inbox, Sent};
 use rustix::io::Errno;
 use rustix::net::Shutdown;
@@ -242,6 +243,7 @@ fn weight(message: &FromDaemon) -> usize {
         + match message {
             FromDaemon::Output { name, lines, .. } => name.len() + lines.len(),
             FromDaemon::StoreLeased { body, .. } => body.len(),
+            FromDaemon::OfKeeper(ToPeer::Fetched { value: Value::Ready(Blob::Inline(bytes)), .. }) => bytes.len(),
             FromDaemon::LeaseRefused { failure, .. } | FromDaemon::LeaseBroken { failure, .. } => failure.message.len(),
             FromDaemon::State { state, .. } => {
                 let labels: usize = state.labels.iter().map(|(name, value)| name.len() + value.len() + 64).sum();

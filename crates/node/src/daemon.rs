@@ -16,7 +16,9 @@ use tokio::sync::Notify;
 
 use crate::config::NodeConfig;
 use crate::conn::Conn;
+use crate::named::Keeper;
 use crate::output::Unclaimed;
+use crate::pressure::Memory;
 use crate::restore::Restores;
 use crate::room::Room;
 use crate::spawner::Order;
@@ -39,6 +41,8 @@ pub(crate) struct Daemon {
     pub(crate) node: NodeId,
     pub(crate) schedule: Schedule,
     pub(crate) store: Store,
+    pub(crate) keeper: Keeper,
+    pub(crate) memory: Memory,
     pub(crate) room: Room,
     pub(crate) spilling: Spilling,
     pub(crate) restores: Restores,
@@ -68,6 +72,10 @@ pub(crate) struct Process {
     pub(crate) bell: Bell,
     /// Processes that it has a link with.
     pub(crate) peers: BTreeSet<WorkerId>,
+    /// Where the names of a driver's objects are looked up, and those of its workers.
+    pub(crate) namespace: String,
+    /// Others hold references to objects that it owns.
+    pub(crate) lends: bool,
     /// The driver said that it leaves: it gets nothing new.
     pub(crate) leaving: bool,
 }
@@ -86,9 +94,11 @@ impl Daemon {
             RefCell::new(Self {
                 me: me.clone(),
                 schedule: Schedule::new(&config.resources),
+                memory: Memory::new(config.memory),
                 config,
                 node,
                 store,
+                keeper: Keeper::new(node),
                 room: Room::new(),
                 spilling,
                 restores: Restores::default(),
@@ -184,6 +194,7 @@ impl Daemon {
             }
             self.send(peer, FromDaemon::PeerGone { peer: id }, Vec::new());
         }
+        self.keeper_lost(id);
         self.forget_waiting(id);
         let work = self.store.leave(process.seat);
         self.when(work, |daemon, traces| {

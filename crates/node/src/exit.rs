@@ -7,6 +7,8 @@ use heliostat_proto::{Fact, Failure};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
+use crate::last_words::LastWords;
+
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -65,37 +67,55 @@ fn wait(child: &WaitId<'_>, options: WaitIdOptions) -> Option<Exit> {
 }
 
 impl Exit {
+    pub(crate) fn is_kill(self) -> bool {
+        self == Self::Signal(Signal::KILL.as_raw())
+    }
+
+    /// Whether it was ended by a signal that programs get from others, and not for what they do.
+    pub(crate) fn is_from_outside(self) -> bool {
+        const SENT: [Signal; 5] = [Signal::KILL, Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT];
+        matches!(self, Self::Signal(signal) if SENT.iter().any(|sent| sent.as_raw() == signal))
+    }
+
     /// What the failed task's caller is told. `cause` is said of a kill that it explains; `name` is what ran, empty when
     /// nothing did.
-    pub(crate) fn failure(self, pid: u32, cause: Option<&str>, name: &str, last_lines: &[String]) -> Failure {
+    pub(crate) fn failure(self, pid: u32, cause: &str, name: &str, words: &LastWords) -> Failure {
         let mut message = format!("worker pid={pid} {self}");
-        if self == Self::Signal(Signal::KILL.as_raw()) {
-            message.push_str(cause.unwrap_or_default());
+        if self.is_kill() {
+            message.push_str(cause);
         }
         if !name.is_empty() {
             message = format!("{message} while it ran {name}()");
         }
-        failure(message, self, last_lines)
+        let heap = words.heap();
+        if !heap.full || matches!(self, Self::Code(0)) {
+            return failure(message, self, words);
+        }
+        message.push_str(": its JavaScript heap was out of memory");
+        if let Some(megabytes) = heap.in_use {
+            message = format!("{message}, at its limit with {megabytes} MB in use after the last collection");
+        }
+        failure(message, self, words).hint(
+            "Let the task hold less at a time, or give workers a larger heap: start the driver with \
+             NODE_OPTIONS=--max-old-space-size=8192, which workers inherit.",
+        )
     }
 
     /// What is told when a worker ended before it could do anything.
     /// `late` is how long it was waited for, when that is why it ended.
-    pub(crate) fn start_failure(self, pid: u32, late: Option<Duration>, last_lines: &[String]) -> Failure {
+    pub(crate) fn start_failure(self, pid: u32, late: Option<Duration>, words: &LastWords) -> Failure {
         let what = match late {
             Some(timeout) => format!("did not connect within {timeout:?}"),
             None => format!("{self} before it connected"),
         };
-        failure(format!("workers do not start: pid={pid} {what}"), self, last_lines)
+        failure(format!("workers do not start: pid={pid} {what}"), self, words)
     }
 }
 
-fn failure(mut message: String, exit: Exit, last_lines: &[String]) -> Failure {
-    if !last_lines.is_empty() {
-        message.push_str("\nlast lines of its stderr:");
-        for line in last_lines {
-            message.push_str("\n  ");
-            message.push_str(line);
-        }
+fn failure(mut message: String, exit: Exit, words: &LastWords) -> Failure {
+    for (index, line) in words.lines().enumerate() {
+        message.push_str(if index == 0 { "\nlast lines of its stderr:\n  " } else { "\n  " });
+        message.push_str(line);
     }
     let (code, signal) = match exit {
         Exit::Code(code) => (Fact::Number(code.into()), Fact::Absent),
@@ -149,9 +169,39 @@ fn signal_name(raw: i32) -> String {
 mod tests {
     use super::*;
 
+    fn words(lines: &[&str]) -> LastWords {
+        let mut words = LastWords::default();
+        for line in lines {
+            words.push((*line).to_owned());
+        }
+        words
+    }
+
+    #[test]
+    fn a_full_heap_is_said_with_its_size_and_what_to_do() {
+        let gc = "[7:0x1] 330 ms: Mark-Compact 41.3 (48.3) -> 40.75 (48.5) MB, 12.1 / 0.0 ms";
+        let fatal = "FATAL ERROR: Reached heap limit Allocation failed - JavaScript heap out of memory";
+        let failure = Exit::Signal(6).failure(1, "", "train", &words(&[gc, fatal]));
+        assert_eq!(
+            failure.message.lines().next(),
+            Some(
+                "worker pid=1 was killed by SIGABRT while it ran train(): its JavaScript heap was out of memory, at its \
+                 limit with 40.75 MB in use after the last collection"
+            )
+        );
+        assert!(failure.hint.unwrap().contains("--max-old-space-size"));
+    }
+
+    #[test]
+    fn only_signals_that_others_send_are_from_outside() {
+        assert!(Exit::Signal(9).is_from_outside() && Exit::Signal(15).is_from_outside());
+        let own = [Exit::Signal(6), Exit::Signal(11), Exit::Code(1), Exit::Unknown];
+        assert!(!own.iter().any(|exit| exit.is_from_outside()));
+    }
+
     #[test]
     fn the_failure_says_how_it_ended_and_what_it_wrote_last() {
-        let failure = Exit::Signal(9).failure(123, None, "echo", &["one".into(), "two".into()]);
+        let failure = Exit::Signal(9).failure(123, "", "echo", &words(&["one", "two"]));
         assert_eq!(failure.code, "WORKER_CRASHED");
         assert_eq!(
             failure.message,
@@ -165,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_code_and_an_unusual_signal_have_words_too() {
-        assert_eq!(Exit::Code(3).failure(1, None, "", &[]).message, "worker pid=1 exited with code 3");
+        assert_eq!(Exit::Code(3).failure(1, "", "", &words(&[])).message, "worker pid=1 exited with code 3");
         assert_eq!(Exit::Signal(40).to_string(), "was killed by signal 40");
         assert_eq!(Exit::Unknown.to_string(), "ended");
     }

@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use heliostat_proto::NodeId;
+use heliostat_shm::memory::headroom;
 use heliostat_store::{CreateStoreError, StoreConfig, StoreDaemon};
 use tokio::net::UnixListener;
 use tokio::runtime::Builder;
@@ -20,6 +21,7 @@ use crate::admission;
 use crate::config::NodeConfig;
 use crate::daemon::{Daemon, Shared};
 use crate::listener;
+use crate::pressure;
 use crate::session::{Session, SessionError};
 use crate::spawner::{Outcome, Spawner};
 use crate::spilling::Storage;
@@ -113,7 +115,10 @@ impl Node {
             let _context = runtime.enter();
             listen(&socket).map_err(|source| StartNodeError::Listen { path: socket.clone(), source })?
         };
-        let store = Inner::new(StoreDaemon::create(StoreConfig::new(config.store_capacity))?);
+        let mut store = StoreConfig::new(config.store_capacity);
+        // A store that fills up must not make memory so short that workers are ended for it.
+        store.memory_reserve = store.memory_reserve.max(config.memory.threshold(headroom().total).saturating_mul(2));
+        let store = Inner::new(StoreDaemon::create(store)?);
         let storage = Storage::open(config.spilling.as_ref(), session.dir())?;
         let (command_sender, commands) = unbounded_channel();
         let (outcome_sender, outcomes) = unbounded_channel();
@@ -211,6 +216,7 @@ async fn run(
         daemon.perform(actions);
     }
     let tasks = shared.borrow().tasks.clone();
+    tasks.spawn(pressure::watch(Rc::downgrade(&shared)));
     let listening = tokio::task::spawn_local(listener::listen(Rc::clone(&shared), listener));
     let grace = loop {
         tokio::select! {

@@ -24,10 +24,13 @@ mod conn;
 mod daemon;
 mod exit;
 mod handle;
+mod last_words;
 mod listener;
+mod named;
 mod output;
 mod peers;
 mod pipe;
+mod pressure;
 mod requests;
 mod restore;
 mod room;
@@ -42,6 +45,7 @@ mod workers;
 
 pub use config::{NodeConfig, WorkerCommand};
 pub use handle::{ConnectNodeError, Node, NodeHandle, StartNodeError};
+pub use heliostat_runtime::pressure::Limits as MemoryLimits;
 pub use session::SessionError;
 pub use spilling::SpillConfig;
 

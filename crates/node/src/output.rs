@@ -174,11 +174,10 @@ impl Daemon {
         for piece in pieces {
             let Some(child) = self.children.get_mut(&worker) else { return };
             if stream == Stream::Err {
-                // What an earlier task wrote explains nothing about the one that runs.
-                child.remember_from(&piece.name);
+                child.last_words.come_from(&piece.name);
                 for line in piece.lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
                     let text = String::from_utf8_lossy(line).chars().take(LAST_LINE_CHARS).collect();
-                    child.remember(text);
+                    child.last_words.push(text);
                 }
             }
             if !self.config.log_to_driver {

@@ -6,7 +6,8 @@ use heliostat_proto::message::{FromDaemon, ToDaemon};
 use heliostat_proto::{Failure, WorkerId};
 
 use crate::daemon::Daemon;
-use crate::workers::Why;
+use crate::named::Gift;
+use crate::workers::{How, Why};
 
 impl Daemon {
     /// Serves a message; `false` when this process may not send it, which ends its connection.
@@ -23,6 +24,22 @@ impl Daemon {
             ToDaemon::CancelLease { request } => self.schedule.cancel_lease(from, request),
             ToDaemon::ReturnLease { lease } => self.schedule.return_lease(from, lease),
             ToDaemon::Waiting(waiting) => self.schedule.worker_waiting(from, waiting),
+            ToDaemon::Kill { worker } => {
+                if self.schedule.holder(worker) == Some(from) {
+                    self.end_child(worker, How::Now);
+                }
+                return true;
+            }
+            ToDaemon::LeaseRetriable { lease, retriable } => {
+                self.schedule.lease_retriable(from, lease, retriable);
+                return true;
+            }
+            ToDaemon::Lends(lends) => {
+                if let Some(process) = self.processes.get_mut(&from) {
+                    process.lends = lends;
+                }
+                return true;
+            }
             ToDaemon::StoreLease { request, body, patience } => {
                 return self.lease_memory(from, request, &body, patience);
             }
@@ -48,6 +65,24 @@ impl Daemon {
             }
             ToDaemon::Connect { request, peer } => {
                 self.connect(from, request, peer);
+                return true;
+            }
+            ToDaemon::PutNamed { request, name, ttl, id, blob, refs } => {
+                self.put_named(from, request, Gift { name, ttl, id, blob, refs });
+                return true;
+            }
+            ToDaemon::FindNamed { request, name } => {
+                self.find_named(from, request, name);
+                return true;
+            }
+            ToDaemon::Namespace { name } => {
+                if let Some(process) = self.processes.get_mut(&from) {
+                    process.namespace = name;
+                }
+                return true;
+            }
+            ToDaemon::ToKeeper(message) => {
+                self.on_keeper(from, message);
                 return true;
             }
             ToDaemon::State { request } => {

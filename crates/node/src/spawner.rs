@@ -16,6 +16,9 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::config::WorkerCommand;
 use crate::session::hex;
 
+/// Above every other process.
+const OOM_SCORE: &str = "1000";
+
 /// A process to start.
 #[derive(Debug)]
 pub(crate) struct Order {
@@ -92,6 +95,10 @@ impl Spawner {
             rustix::io::ioctl_fionbio(&stdout, true)?;
             rustix::io::ioctl_fionbio(&stderr, true)?;
             let pid = Pid::from_child(&child);
+            // Where the kernel must end somebody for want of memory, let it be a worker, whose task is tried again, and
+            // not the driver. It is always allowed to make oneself or a child a better victim; where it fails, the
+            // kernel chooses as it would.
+            let _ = std::fs::write(format!("/proc/{}/oom_score_adj", child.id()), OOM_SCORE);
             Ok((rustix::process::pidfd_open(pid, PidfdFlags::empty())?, stdout, stderr))
         })();
         match prepared {

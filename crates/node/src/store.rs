@@ -176,6 +176,18 @@ impl Daemon {
         }
     }
 
+    /// An object shall outlive the process that made it. One that is gone already will be found missing by its readers.
+    pub(crate) fn adopt_object(&mut self, locator: Locator) {
+        self.store.work(false, move |daemon| daemon.adopt(&locator));
+    }
+
+    /// Gives free pages of the store back to the system, where memory is short.
+    pub(crate) fn give_pages_back(&mut self, at_most: u64) {
+        let work = self.store.work(true, move |store| store.punch(at_most));
+        // A refusal to punch holes leaves the pages where they are.
+        self.when(work, |daemon, given| daemon.memory.gave_back(given.unwrap_or(0)));
+    }
+
     fn sweep_later(&self) {
         self.after(SWEEP_PERIOD, |daemon| {
             let work = daemon.store.work(false, |store| {

@@ -1,19 +1,21 @@
 //! Worker processes: from the order to the last byte that they wrote.
 
-use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
 use heliostat_proto::{Failure, WorkerId};
+use heliostat_shm::memory::OomCounter;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 
 use crate::daemon::{Daemon, Shared};
 use crate::exit::{self, Exit};
+use crate::last_words::LastWords;
 use crate::output::Stream;
 use crate::pipe::Pipe;
+use crate::pressure::Memory;
 use crate::spawner::{Order, Outcome, Started};
 use crate::watch::watch;
 
@@ -24,8 +26,6 @@ const LEAVE_GRACE: Duration = Duration::from_secs(1);
 const SILENCE: Duration = Duration::from_secs(1);
 /// And for this long at most, whatever that something writes.
 const LAST_WORDS: Duration = Duration::from_secs(5);
-/// Lines of standard error that a failure tells.
-const LAST_LINES: usize = 20;
 
 /// A worker process that was ordered and is not gone yet.
 #[derive(Debug)]
@@ -44,9 +44,13 @@ pub(crate) struct Child {
     pub(crate) driver: Option<WorkerId>,
     /// What wrote the latest line, or was announced since.
     pub(crate) name: String,
-    last_lines: VecDeque<String>,
-    /// What wrote them.
-    last_name: String,
+    pub(crate) last_words: LastWords,
+    /// Its own memory when that was noted last, in bytes.
+    pub(crate) anonymous: Option<u64>,
+    /// Counts the kernel's kills in its control group.
+    pub(crate) oom_counter: Option<OomCounter>,
+    /// Why it is ended, when that is for want of memory.
+    pub(crate) out_of_memory: Option<Failure>,
     /// How it ended, for those that leased it.
     pub(crate) failure: Option<Failure>,
     marker: [u8; 16],
@@ -97,8 +101,10 @@ impl Daemon {
             killed: false,
             driver: None,
             name: String::new(),
-            last_lines: VecDeque::new(),
-            last_name: String::new(),
+            last_words: LastWords::default(),
+            anonymous: None,
+            oom_counter: None,
+            out_of_memory: None,
             failure: None,
             marker,
         };
@@ -221,24 +227,24 @@ impl Daemon {
     /// The process is gone and everything that it wrote was read.
     fn child_ended(&mut self, worker: WorkerId, pid: u32, status: Exit) {
         let Some(child) = self.children.get_mut(&worker) else { return };
-        let last_lines: Vec<String> = child.last_lines.drain(..).collect();
+        self.memory.worker_gone(worker);
         if child.connected {
-            let disconnected = child.killed && child.ending == Some(Why::Disconnected);
-            let cause = disconnected.then_some(" by the node, because it had closed its connection");
-            child.failure = Some(status.failure(pid, cause, &child.name, &last_lines));
+            let failure = child.out_of_memory.take().filter(|_| child.killed);
+            child.failure = Some(failure.unwrap_or_else(|| child.explain(pid, status, &mut self.memory)));
             let actions = self.schedule.worker_gone(worker);
             self.perform(actions);
             self.process_gone(worker);
             self.children.remove(&worker);
         } else {
             let (token, why) = (child.token, child.ending);
+            let timeout = (why == Some(Why::Late)).then_some(self.config.worker_start_timeout);
+            let failure = status.start_failure(pid, timeout, &child.last_words);
             self.children.remove(&worker);
             self.tokens.remove(&token);
-            let actions = if why == Some(Why::Unneeded) {
-                self.schedule.start_cancelled()
-            } else {
-                let timeout = (why == Some(Why::Late)).then_some(self.config.worker_start_timeout);
-                self.schedule.worker_spawn_failed(&status.start_failure(pid, timeout, &last_lines))
+            let actions = match why {
+                Some(Why::Unneeded) => self.schedule.start_cancelled(),
+                None if status.is_from_outside() => self.schedule.start_killed(&failure),
+                _ => self.schedule.worker_spawn_failed(&failure),
             };
             self.perform(actions);
         }
@@ -247,20 +253,21 @@ impl Daemon {
 }
 
 impl Child {
-    /// Keeps one of the last lines of standard error.
-    /// Lines of another name than the last are forgotten.
-    pub(crate) fn remember_from(&mut self, name: &str) {
-        if self.last_name != name {
-            self.last_lines.clear();
-            name.clone_into(&mut self.last_name);
-        }
-    }
-
-    pub(crate) fn remember(&mut self, line: String) {
-        if self.last_lines.len() == LAST_LINES {
-            self.last_lines.pop_front();
-        }
-        self.last_lines.push_back(line);
+    /// Why it ended, from what the kernel says.
+    fn explain(&self, pid: u32, status: Exit, memory: &mut Memory) -> Failure {
+        let by_kernel = match &self.oom_counter {
+            Some(counter) if status.is_kill() && !self.killed => memory.killed_by_kernel(counter),
+            _ => None,
+        };
+        let cause = match by_kernel {
+            Some(true) => return memory.kernels_failure(pid, self.anonymous),
+            Some(false) => " (not by the kernel for want of memory)",
+            None if self.killed && self.ending == Some(Why::Disconnected) => {
+                " by the node, because it had closed its connection"
+            }
+            None => "",
+        };
+        status.failure(pid, cause, &self.name, &self.last_words)
     }
 }
 

@@ -229,16 +229,17 @@ fn another_user_is_refused_even_with_access_to_the_socket() {
     }
 
     let temp = tempfile::tempdir().unwrap();
+    let open = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    // Before the node starts processes: one that is just being started would still hold the copy open for writing.
+    let program = temp.path().join("intruder");
+    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    open(&program, 0o755);
     let node = start(config(temp.path(), 1.0));
     let path = socket(&node);
-    let open = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
     for dir in [temp.path(), node.session_dir().parent().unwrap(), node.session_dir()] {
         open(dir, 0o755);
     }
     open(&path, 0o666);
-    let program = temp.path().join("intruder");
-    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
-    open(&program, 0o755);
     let output = std::process::Command::new(&program)
         .args(["--exact", "intruder", "--nocapture"])
         .env("HELIOSTAT_INTRUDE", &path)

@@ -13,7 +13,7 @@
 //! ```
 //! All numbers are little-endian.
 
-use crate::{NodeId, ObjectId, RefEntry, WorkerId};
+use crate::{Bytes, NodeId, ObjectId, RefEntry, WorkerId};
 
 /// First bytes of every serialised value.
 pub const MAGIC: [u8; 4] = *b"HLV1";
@@ -25,6 +25,25 @@ const BUFFER_ENTRY: usize = 16;
 const REF_ENTRY: usize = 72;
 const ALIGN: u64 = 64;
 const PAGE: u64 = 4096;
+
+/// A value that is a header and nothing else.
+pub fn plain(header: &[u8]) -> Bytes {
+    let mut bytes = vec![0; FIXED + header.len()];
+    write_plain(header, &mut bytes);
+    Bytes::new(bytes)
+}
+
+/// Writes a value that is a header and nothing else to the start of `out`, and returns its length; `None` when there is
+/// no room for it.
+pub fn write_plain(header: &[u8], out: &mut [u8]) -> Option<usize> {
+    let length = FIXED + header.len();
+    let out = out.get_mut(..length)?;
+    out[..4].copy_from_slice(&MAGIC);
+    out[4..8].copy_from_slice(&(header.len() as u32).to_le_bytes());
+    out[8..FIXED].fill(0);
+    out[FIXED..].copy_from_slice(header);
+    Some(length)
+}
 
 /// Where the parts of a value go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -247,6 +266,14 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_plain_value_is_one_without_buffers_and_references() {
+        let mut expected = vec![0; FIXED + 3];
+        Layout::new(3, [], 0, false).write(&mut expected, b"abc", &[], &[]);
+        assert_eq!(plain(b"abc")[..], expected);
+        assert_eq!(write_plain(b"abc", &mut [0; FIXED + 2]), None);
     }
 
     #[test]

@@ -62,6 +62,7 @@ mod tests {
             attempt: 1,
             values: vec![Value::Ready(Blob::Inline(Bytes::new(vec![1, 2, 3])))],
             nanos: 5,
+            again: false,
         };
         let mut out = Vec::new();
         write(&mut out, &message).unwrap();

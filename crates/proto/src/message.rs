@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::value::{Blob, Failure, Value};
+use crate::value::{Blob, Failure, RefEntry, Value};
 use crate::{JobId, NodeId, ObjectId, TaskId, WorkerId};
 
 /// Version of these messages; processes of different versions refuse each other.
-pub const PROTOCOL_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;
 
 /// What a process is in the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -171,6 +171,51 @@ pub enum ToDaemon {
     },
     /// The worker's task began or ended to wait for objects: its CPU may be lent to another worker meanwhile.
     Waiting(bool),
+    /// The task that runs at a worker which the sender leases is to end now, and its process with it: answered by
+    /// [`FromDaemon::LeaseBroken`]. Nothing happens when the sender does not lease it.
+    Kill {
+        /// The worker.
+        worker: WorkerId,
+    },
+    /// Gives an object to the cluster under a name: from here on its owner is [`Welcome::keeper`]. Answered by
+    /// [`FromDaemon::Named`].
+    PutNamed {
+        /// Named by the asker.
+        request: u64,
+        /// The name, in the namespace of the asker's driver.
+        name: String,
+        /// Milliseconds after which the name goes; `None`: never.
+        ttl: Option<u64>,
+        /// The object.
+        id: ObjectId,
+        /// Its value.
+        blob: Blob,
+        /// The references inside.
+        refs: Vec<RefEntry>,
+    },
+    /// Asks for a reference to the object of a name. Answered by [`FromDaemon::Named`].
+    FindNamed {
+        /// Named by the asker.
+        request: u64,
+        /// The name, in the namespace of the asker's driver.
+        name: String,
+    },
+    /// The namespace of the driver and its job, instead of `default`.
+    Namespace {
+        /// The namespace.
+        name: String,
+    },
+    /// To the keeper of the cluster's objects, as to any other owner.
+    ToKeeper(ToPeer),
+    /// Whether the tasks that run on the lease are tried again when their worker ends; they are until this is said.
+    LeaseRetriable {
+        /// The lease.
+        lease: u64,
+        /// Whether all of them are.
+        retriable: bool,
+    },
+    /// Other processes hold references to objects that the worker owns, or none does any more.
+    Lends(bool),
     /// Asks for the state of the node.
     State {
         /// Named by the asker.
@@ -218,7 +263,7 @@ pub enum FromDaemon {
         lease: u64,
         /// The worker.
         worker: WorkerId,
-        /// `WORKER_CRASHED` with exit code or signal, and its last lines of stderr.
+        /// `WORKER_CRASHED` with exit code or signal, and its last lines of stderr; or `OUT_OF_MEMORY` with the figures.
         failure: Failure,
     },
     /// Answers [`ToDaemon::StoreLease`].
@@ -283,6 +328,15 @@ pub enum FromDaemon {
         /// The bytes, ending in a line feed.
         lines: crate::Bytes,
     },
+    /// Answers [`ToDaemon::PutNamed`] and [`ToDaemon::FindNamed`].
+    Named {
+        /// The request this answers.
+        request: u64,
+        /// The reference, lent to the asker.
+        result: Result<RefEntry, Failure>,
+    },
+    /// From the keeper of the cluster's objects, as from any other process.
+    OfKeeper(ToPeer),
     /// Answers [`ToDaemon::State`].
     State {
         /// The request this answers.
@@ -299,6 +353,8 @@ pub enum FromDaemon {
 pub struct Welcome {
     /// The id of the process.
     pub worker: WorkerId,
+    /// The owner of the objects that belong to the cluster; it is reached through the daemon's connection.
+    pub keeper: WorkerId,
     /// The node.
     pub node: NodeId,
     /// The driver's job; a worker gets it with each task.
@@ -409,6 +465,11 @@ pub struct TaskSpec {
     pub returns: Option<u32>,
     /// The caller's seat in the store: results that are stored belong to it, whatever becomes of the worker.
     pub seat: u32,
+    /// Whether its running time is bounded: the worker tells when it begins.
+    pub timed: bool,
+    /// Whether the caller wants to try again after an error: of the classes that came with the function, or after any
+    /// when none came.
+    pub retries_errors: bool,
 }
 
 /// Between two processes that are linked.
@@ -438,6 +499,57 @@ pub enum ToPeer {
         values: Vec<Value>,
         /// Nanoseconds that the function ran.
         nanos: u64,
+        /// It threw an error after which its caller wants to try again.
+        again: bool,
+    },
+    /// A task whose running time is bounded begins.
+    Began {
+        /// The task.
+        task: TaskId,
+        /// Its run.
+        attempt: u32,
+    },
+    /// This run does not count any more. When it has not begun it comes back by [`Self::Paused`]; when it runs, its code
+    /// is told, which is answered by [`Self::Aborting`]; when it ended, nothing happens.
+    Abort {
+        /// The task.
+        task: TaskId,
+        /// Its run.
+        attempt: u32,
+        /// Whether it ran too long; else it was cancelled.
+        late: bool,
+        /// Whether the tasks that it submitted are cancelled too.
+        recursive: bool,
+    },
+    /// The run is under way and its code was told. Nothing else begins at the sender before its end.
+    Aborting {
+        /// The task.
+        task: TaskId,
+        /// Its run.
+        attempt: u32,
+        /// Tasks and their runs that had not begun there, to run elsewhere.
+        returned: Vec<(TaskId, u32)>,
+    },
+    /// The code of an aborted run goes on, though it had time to end: its process is to end.
+    Overdue {
+        /// The task.
+        task: TaskId,
+        /// Its run.
+        attempt: u32,
+    },
+    /// Cancels the task that makes this object of the receiver.
+    Cancel {
+        /// The object.
+        object: ObjectId,
+        /// Whether its worker is killed when it runs.
+        force: bool,
+        /// Whether the tasks that it submitted are cancelled too.
+        recursive: bool,
+    },
+    /// Deletes the data of an object of the receiver, whoever still refers to it.
+    Free {
+        /// The object.
+        object: ObjectId,
     },
     /// The references inside the results of this task are registered with their owners.
     Taken {
@@ -458,8 +570,8 @@ pub enum ToPeer {
         /// The objects.
         objects: Vec<ObjectId>,
     },
-    /// The task that runs in the sender waits for objects, or goes on. While it waits nothing else begins there: what had
-    /// been sent ahead comes back, to run elsewhere.
+    /// The task that runs in the sender waits for objects or takes long, or goes on. While it does so nothing else begins
+    /// there: what had been sent ahead comes back, to run elsewhere.
     Paused {
         /// Whether it waits.
         waiting: bool,

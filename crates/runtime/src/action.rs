@@ -28,6 +28,10 @@ pub enum Action {
     Wake(WaitId),
     /// A task arrived to be run.
     Execute(ExecutionId),
+    /// The code of a running task is to be told that it was aborted: see [`Core::take_aborted`](crate::Core::take_aborted).
+    Abort,
+    /// A failed task's last reference went unread: see [`Core::take_unread`](crate::Core::take_unread).
+    Unread,
     /// Functions need not be kept any more: see [`Core::take_forgotten`](crate::Core::take_forgotten).
     Forgotten,
 }

@@ -7,8 +7,10 @@ use heliostat_proto::{Blob, Failure, JobId, Locator, NodeId, ObjectId, RefEntry,
 
 use crate::action::{Action, Handle};
 use crate::exec::Executions;
+use crate::lending::Lending;
 use crate::objects::{Count, Objects, Released, owner_died};
 use crate::tasks::{Done, Tasks};
+use crate::unread::Unread;
 use crate::waits::Waits;
 
 /// Who this process is.
@@ -71,11 +73,15 @@ pub struct Core {
     pub(crate) waits: Waits,
     pub(crate) tasks: Tasks,
     pub(crate) executions: Executions,
+    pub(crate) unread: Unread,
     pub(crate) functions: HashMap<FunctionHash, Function>,
     /// Functions that each process has.
     pub(crate) defined: HashMap<WorkerId, HashSet<FunctionHash>>,
     /// Borrows that their owners have not confirmed, by owner.
     pub(crate) unconfirmed: HashMap<WorkerId, u32>,
+    pub(crate) lending: Lending,
+    /// Why nothing can be had any more: the node ended.
+    pub(crate) gone: Option<Failure>,
     /// Messages that must not overtake a borrow: while an owner has not registered us, whoever kept the object alive
     /// for us so far must go on.
     pub(crate) gated: VecDeque<(WorkerId, ToPeer)>,
@@ -120,13 +126,16 @@ impl Core {
     pub fn new(me: Identity) -> Self {
         Self {
             me,
-            objects: Objects::default(),
+            objects: Objects::new(TaskId::root(me.worker)),
             waits: Waits::default(),
             tasks: Tasks::default(),
             executions: Executions::default(),
+            unread: Unread::default(),
             functions: HashMap::new(),
             defined: HashMap::new(),
             unconfirmed: HashMap::new(),
+            lending: Lending::default(),
+            gone: None,
             gated: VecDeque::new(),
             actions: Vec::new(),
             puts: 0,
@@ -184,6 +193,20 @@ impl Core {
         handle
     }
 
+    /// A value of this process that is nothing but the codec's header `value`: no buffers, no references.
+    pub fn put_small(&mut self, value: &[u8]) -> Handle {
+        let id = self.next_put_id();
+        match self.objects.create_plain(&id, value) {
+            Some(handle) => handle,
+            None => self.put_as(id, Blob::Inline(heliostat_proto::blob::plain(value)), Vec::new()),
+        }
+    }
+
+    /// The codec's header of a value that is small and nothing else, without making more of it.
+    pub fn small(&self, handle: Handle) -> Option<&[u8]> {
+        self.objects.plain(handle)
+    }
+
     pub(crate) fn set_contains(&mut self, handle: Handle, contains: Vec<Handle>) {
         if contains.is_empty() {
             return;
@@ -206,6 +229,21 @@ impl Core {
         self.drop_count(handle, Count::Local);
     }
 
+    /// The program disposes of a handle that a wrapper holds, whose end [`Self::collected`] tells of later. The handle
+    /// stays taken until then.
+    pub fn dispose(&mut self, handle: Handle) {
+        let mut released = Vec::new();
+        self.objects.dispose(handle, &mut released);
+        self.after_release(released);
+    }
+
+    /// The program's collector found the wrapper of a handle dead, disposed of or not.
+    pub fn collected(&mut self, handle: Handle) {
+        let mut released = Vec::new();
+        self.objects.collected(handle, &mut released);
+        self.after_release(released);
+    }
+
     pub(crate) fn drop_count(&mut self, handle: Handle, count: Count) {
         let mut released = Vec::new();
         self.objects.drop_count(handle, count, &mut released);
@@ -217,6 +255,7 @@ impl Core {
             match released {
                 Released::Free(locator) => self.actions.push(Action::Free(locator)),
                 Released::Return { owner, id } => self.tell_returned(owner, id),
+                Released::Failed(id, failure) => self.failed_gone(id, *failure),
             }
         }
     }
@@ -238,7 +277,7 @@ impl Core {
 
     /// The reference's id.
     pub fn id(&self, handle: Handle) -> Option<ObjectId> {
-        self.objects.get(handle).map(|object| object.id)
+        self.objects.id(handle)
     }
 
     /// Bytes of values that are kept in this process.
@@ -247,12 +286,17 @@ impl Core {
     }
 
     /// The value, when there is one.
-    pub fn value(&self, handle: Handle) -> Option<&Value> {
+    pub fn value(&mut self, handle: Handle) -> Option<&Value> {
         self.objects.get(handle)?.value.as_ref()
     }
 
+    /// Whether there is a value, or a failure.
+    pub fn is_ready(&self, handle: Handle) -> bool {
+        self.objects.is_ready(handle)
+    }
+
     /// The references inside the value, by the program's handles of this process.
-    pub fn contained(&self, handle: Handle) -> &[Handle] {
+    pub fn contained(&mut self, handle: Handle) -> &[Handle] {
         self.objects.get(handle).and_then(|object| object.extra.as_ref()).map_or(&[], |extra| &extra.contains)
     }
 
@@ -266,6 +310,24 @@ impl Core {
             node: self.me.node,
             epoch: if object.owner.is_none() { self.me.epoch } else { 0 },
         })
+    }
+
+    /// The reference with this id, if it is known here by its id.
+    pub fn find(&self, id: &ObjectId) -> Option<Handle> {
+        self.objects.find(id)
+    }
+
+    /// Counts another process among the borrowers of an object, before it says so itself.
+    pub fn lend(&mut self, handle: Handle, peer: WorkerId) {
+        self.objects.export(handle);
+        if let Some(id) = self.id(handle) {
+            self.objects.lend(&id, peer);
+        }
+    }
+
+    /// Whether a process has confirmed all that is borrowed from it.
+    pub fn is_confirmed(&self, owner: &WorkerId) -> bool {
+        !self.unconfirmed.contains_key(owner)
     }
 
     /// A handle of the program for a reference that was read from a value.
@@ -303,23 +365,22 @@ impl Core {
         self.send(owner, ToPeer::Borrow { objects: vec![id] });
     }
 
-    /// Deletes the data now, whoever still refers to it. Returns whether this process owns the object.
-    pub fn free(&mut self, handle: Handle) -> bool {
-        let Some(object) = self.objects.get_mut(handle) else { return false };
-        if object.owner.is_some() {
-            return false;
-        }
-        if let Some(Value::Ready(Blob::Stored(locator))) = object.value {
-            self.actions.push(Action::Free(locator));
-        }
-        let failure = Failure::new("OBJECT_FREED", format!("ObjectRef({}) was freed by free()", object.id));
+    /// Deletes the data now, whoever still refers to it. The owner of another process's object is told to.
+    pub fn free(&mut self, handle: Handle) {
+        let Some(object) = self.objects.get_mut(handle) else { return };
+        let (id, owner) = (object.id, object.owner);
+        let failure = Failure::new("OBJECT_FREED", format!("ObjectRef({id}) was freed by free()"));
         let inner = object.extra.as_mut().map(|extra| std::mem::take(&mut extra.contains)).unwrap_or_default();
-        self.objects.set_value(handle, Value::Failed(Box::new(failure)));
+        let value = self.objects.set_value(handle, Value::Failed(Box::new(failure)));
+        match (owner, value) {
+            (Some(owner), _) => self.send(owner, ToPeer::Free { object: id }),
+            (None, Some(Value::Ready(Blob::Stored(locator)))) => self.actions.push(Action::Free(locator)),
+            (None, _) => {}
+        }
         for inner in inner {
             self.drop_count(inner, Count::Contained);
         }
         self.settle(handle);
-        true
     }
 
     /// Sets the value of a pending object, and tells everybody who waits for it.
@@ -344,6 +405,9 @@ impl Core {
         let dependents = std::mem::take(&mut extra.dependents);
         let fetchers = std::mem::take(&mut extra.fetchers);
         let Some(value) = value else { return };
+        if matches!(value, Value::Failed(_)) && !(fetchers.is_empty() && dependents.is_empty()) {
+            self.observe(handle);
+        }
         for peer in fetchers {
             self.send(peer, ToPeer::Fetched { object: id, value: value.clone() });
         }
@@ -361,6 +425,9 @@ impl Core {
             && let Some(locator) = look.lookup(&id)
         {
             return self.resolve(handle, Value::Ready(Blob::Stored(locator)), look);
+        }
+        if let Some(failure) = self.gone.clone() {
+            return self.resolve(handle, Value::Failed(Box::new(failure)), look);
         }
         let Some(object) = self.objects.get_mut(handle) else { return };
         if !std::mem::replace(&mut object.extra().fetching, true) {
@@ -401,14 +468,27 @@ impl Core {
     /// A message of another process.
     pub fn on_peer(&mut self, peer: WorkerId, message: ToPeer, now: u64, look: &dyn Values) {
         match message {
-            ToPeer::Define { function, blob } => self.executions.define(function, blob),
+            ToPeer::Define { function, blob } => self.executions.received.define(peer, function, blob),
             ToPeer::Forget { function } => {
-                self.executions.forget(function);
-                self.actions.push(Action::Forgotten);
+                if self.executions.received.forget(peer, &function) {
+                    self.actions.push(Action::Forgotten);
+                }
             }
             ToPeer::Run(spec) => self.on_run(peer, *spec, look),
-            ToPeer::Done { task, attempt, values, nanos } => {
-                self.on_done(peer, Done { task, attempt, values, nanos }, now, look);
+            ToPeer::Done { task, attempt, values, nanos, again } => {
+                self.on_done(peer, Done { task, attempt, values, nanos, again }, now, look);
+            }
+            ToPeer::Began { task, attempt } => self.on_began(peer, task, attempt, now),
+            ToPeer::Abort { task, attempt, late, recursive } => {
+                self.on_abort(peer, (task, attempt), late, recursive, now);
+            }
+            ToPeer::Aborting { task, attempt, returned } => self.on_aborting(peer, (task, attempt), &returned, now),
+            ToPeer::Overdue { task, attempt } => self.on_overdue(peer, task, attempt),
+            ToPeer::Cancel { object, force, recursive } => self.cancel_task(&object.task(), force, recursive, now),
+            ToPeer::Free { object } => {
+                if let Some(handle) = self.objects.find(&object) {
+                    self.free(handle);
+                }
             }
             ToPeer::Taken { task, attempt } => self.on_taken(peer, task, attempt),
             ToPeer::Paused { waiting, returned } => self.on_paused(peer, waiting, &returned, now),
@@ -454,6 +534,11 @@ impl Core {
                 None => return object.extra().fetchers.push(peer),
             },
         };
+        if matches!(value, Value::Failed(_))
+            && let Some(handle) = self.objects.find(&id)
+        {
+            self.observe(handle);
+        }
         self.send(peer, ToPeer::Fetched { object: id, value });
     }
 
@@ -475,8 +560,9 @@ impl Core {
         self.open_gate();
     }
 
-    /// The node ended: whatever has no value yet fails.
+    /// The node ended: whatever has no value yet fails, and so does what is asked of it from now on.
     pub fn on_node_gone(&mut self, failure: &Failure) {
+        self.gone = Some(failure.clone());
         for handle in self.objects.pending() {
             self.resolve(handle, Value::Failed(Box::new(failure.clone())), &NoValues);
         }

@@ -2,12 +2,14 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use heliostat_proto::message::{FunctionHash, TaskSpec, ToPeer};
-use heliostat_proto::{Blob, TaskId, Value, WorkerId};
+use heliostat_proto::message::{TaskSpec, ToPeer};
+use heliostat_proto::{Blob, Failure, TaskId, Value, WorkerId};
 
 use crate::action::{Action, ExecutionId, Handle};
 use crate::core::{Core, Look};
+use crate::leases::STALLED_MS;
 use crate::objects::Count;
+use crate::received::{FunctionNumber, Received};
 use crate::slab::Slab;
 
 /// What runs, or waits to run, here.
@@ -15,13 +17,26 @@ use crate::slab::Slab;
 pub(crate) struct Executions {
     table: Slab<Execution>,
     queue: VecDeque<ExecutionId>,
-    functions: HashMap<FunctionHash, Blob>,
-    /// Functions that the program need not keep any more.
-    forgotten: Vec<FunctionHash>,
+    pub(crate) received: Received,
     /// References inside results that their new holder has not registered yet.
     results: HashMap<(WorkerId, TaskId, u32), Vec<Handle>>,
     /// The running task waits for objects.
     paused: bool,
+    /// Runs that were aborted while they were under way.
+    aborts: u64,
+    /// Tasks that were taken to run.
+    taken: u64,
+    /// The latest of them that was seen to run, and when it was seen first.
+    seen: (u64, u64),
+}
+
+/// A run that does not count any more, and whose code is to be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Aborted {
+    /// The run.
+    pub execution: ExecutionId,
+    /// It took too long; else it was cancelled.
+    pub late: bool,
 }
 
 /// A task that runs here.
@@ -31,23 +46,31 @@ pub struct Execution {
     pub caller: Option<WorkerId>,
     /// The task.
     pub spec: TaskSpec,
+    /// Its function, if that is here: of a run that was given up it may be gone.
+    pub function: Option<FunctionNumber>,
     /// References inside its arguments.
     holds: Vec<Handle>,
     /// Tasks that it submitted so far.
     pub(crate) children: u64,
+    aborted: Option<Abort>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Abort {
+    late: bool,
+    recursive: bool,
+    /// Its code knows.
+    told: bool,
+}
+
+impl Execution {
+    /// Whether what it submits now is cancelled with it.
+    pub(crate) fn cancels_children(&self) -> bool {
+        self.aborted.is_some_and(|abort| abort.recursive)
+    }
 }
 
 impl Executions {
-    pub(crate) fn define(&mut self, function: FunctionHash, blob: Blob) {
-        self.functions.insert(function, blob);
-    }
-
-    pub(crate) fn forget(&mut self, function: FunctionHash) {
-        if self.functions.remove(&function).is_some() {
-            self.forgotten.push(function);
-        }
-    }
-
     pub(crate) fn len(&self) -> usize {
         self.table.len()
     }
@@ -63,14 +86,44 @@ impl Core {
         let blobs = std::iter::once(&spec.args).chain(spec.by_ref.iter().map(|(_, blob)| blob));
         let entries: Vec<_> = blobs.flat_map(|blob| look.refs_of(blob)).collect();
         let holds = entries.iter().map(|entry| self.acquire(entry, Count::Held)).collect();
-        let id = self.executions.table.insert(Execution { caller: Some(caller), spec, holds, children: 0 });
+        let function = self.executions.received.number(&spec.function);
+        let execution = Execution { caller: Some(caller), spec, function, holds, children: 0, aborted: None };
+        let id = self.executions.table.insert(execution);
         self.executions.queue.push_back(id);
         self.actions.push(Action::Execute(id));
     }
 
+    /// The task that [`Self::next_execution`] takes next.
+    pub fn peek_execution(&self) -> Option<(ExecutionId, &Execution)> {
+        let id = *self.executions.queue.front()?;
+        Some((id, self.executions.table.get(id)?))
+    }
+
     /// Takes the next task to run, in the order of arrival.
     pub fn next_execution(&mut self) -> Option<ExecutionId> {
-        self.executions.queue.pop_front()
+        let next = self.executions.queue.pop_front();
+        self.executions.taken += u64::from(next.is_some());
+        next
+    }
+
+    /// Gives back what waits behind a task that takes long: it was sent ahead because such tasks were short so far.
+    /// Returns when to look again.
+    pub(crate) fn look_at_queue(&mut self, now: u64) -> Option<u64> {
+        let runs = self.executions.table.len() > self.executions.queue.len();
+        if !runs || self.executions.queue.is_empty() {
+            return None;
+        }
+        if self.executions.seen.0 != self.executions.taken {
+            self.executions.seen = (self.executions.taken, now);
+        }
+        let due = self.executions.seen.1 + STALLED_MS;
+        if now < due {
+            return Some(due);
+        }
+        for (peer, returned) in self.return_queued() {
+            self.send(peer, ToPeer::Paused { waiting: true, returned });
+        }
+        None
     }
 
     /// The running task begins or ends to wait for objects. What had not begun goes back to its callers: it may be what
@@ -79,21 +132,108 @@ impl Core {
         if std::mem::replace(&mut self.executions.paused, waiting) == waiting {
             return;
         }
-        let mut callers: HashMap<WorkerId, Vec<(TaskId, u32)>> =
-            self.executions.table.iter().filter_map(|(_, e)| Some((e.caller?, Vec::new()))).collect();
-        if waiting {
-            for id in std::mem::take(&mut self.executions.queue) {
-                let Some(execution) = self.executions.table.remove(id) else { continue };
-                if let Some(caller) = execution.caller {
-                    callers.entry(caller).or_default().push((execution.spec.task, execution.spec.attempt));
-                }
-                for handle in execution.holds {
-                    self.drop_count(handle, Count::Held);
-                }
-            }
+        let mut callers = if waiting { self.return_queued() } else { HashMap::new() };
+        for caller in self.executions.table.iter().filter_map(|(_, execution)| execution.caller) {
+            callers.entry(caller).or_default();
         }
         for (peer, returned) in callers {
             self.send(peer, ToPeer::Paused { waiting, returned });
+        }
+    }
+
+    /// Takes out what has not begun, by caller.
+    fn return_queued(&mut self) -> HashMap<WorkerId, Vec<(TaskId, u32)>> {
+        let mut callers: HashMap<WorkerId, Vec<(TaskId, u32)>> = HashMap::new();
+        for id in std::mem::take(&mut self.executions.queue) {
+            let Some(execution) = self.executions.table.remove(id) else { continue };
+            if let Some(caller) = execution.caller {
+                callers.entry(caller).or_default().push((execution.spec.task, execution.spec.attempt));
+            }
+            for handle in execution.holds {
+                self.drop_count(handle, Count::Held);
+            }
+        }
+        callers
+    }
+
+    /// A run does not count any more for its caller.
+    pub(crate) fn on_abort(&mut self, caller: WorkerId, run: (TaskId, u32), late: bool, recursive: bool, now: u64) {
+        let found = self.executions.table.iter().find(|(_, execution)| {
+            execution.caller == Some(caller) && (execution.spec.task, execution.spec.attempt) == run
+        });
+        let Some((id, _)) = found else { return };
+        if let Some(at) = self.executions.queue.iter().position(|queued| *queued == id) {
+            self.executions.queue.remove(at);
+            for handle in self.executions.table.remove(id).map(|execution| execution.holds).unwrap_or_default() {
+                self.drop_count(handle, Count::Held);
+            }
+            let waiting = self.executions.paused;
+            return self.send(caller, ToPeer::Paused { waiting, returned: vec![run] });
+        }
+        let mut returned = self.return_queued();
+        let (task, attempt) = run;
+        let own = returned.remove(&caller).unwrap_or_default();
+        self.send(caller, ToPeer::Aborting { task, attempt, returned: own });
+        let waiting = self.executions.paused;
+        for (peer, returned) in returned {
+            self.send(peer, ToPeer::Paused { waiting, returned });
+        }
+        if let Some(execution) = self.executions.table.get_mut(id) {
+            let told = execution.aborted.is_some_and(|abort| abort.told);
+            execution.aborted = Some(Abort { late, recursive, told });
+        }
+        self.executions.aborts += 1;
+        self.actions.push(Action::Abort);
+        if recursive {
+            self.cancel_children(task, now);
+        }
+    }
+
+    /// The runs whose code is to be told that they were aborted.
+    pub fn take_aborted(&mut self) -> Vec<Aborted> {
+        let mut taken = Vec::new();
+        for (id, execution) in self.executions.table.iter_mut() {
+            if let Some(abort) = execution.aborted.as_mut().filter(|abort| !abort.told) {
+                abort.told = true;
+                taken.push(Aborted { execution: id, late: abort.late });
+            }
+        }
+        taken
+    }
+
+    /// Ends a run that was aborted between being taken and its code: there is nothing to tell. Returns whether it was.
+    pub fn end_aborted(&mut self, id: ExecutionId) -> bool {
+        let Some(execution) = self.executions.table.get(id).filter(|execution| execution.aborted.is_some()) else {
+            return false;
+        };
+        let failure = Failure::new("TASK_CANCELLED", format!("{}() was aborted before it began", execution.spec.name));
+        let results = vec![Value::Failed(Box::new(failure)); execution.spec.returns.map_or(1, |count| count as usize)];
+        self.finish(id, results, &[], 0, false);
+        true
+    }
+
+    /// How many runs were aborted while they were under way: whoever blocks looks whether it changed.
+    pub fn aborts(&self) -> u64 {
+        self.executions.aborts
+    }
+
+    /// A task's function is about to be called.
+    pub fn begin(&mut self, id: ExecutionId) {
+        if let Some(execution) = self.executions.table.get(id)
+            && let (Some(caller), true) = (execution.caller, execution.spec.timed)
+        {
+            let (task, attempt) = (execution.spec.task, execution.spec.attempt);
+            self.send(caller, ToPeer::Began { task, attempt });
+        }
+    }
+
+    /// The code of an aborted run had time to end, and did not.
+    pub fn overdue(&mut self, id: ExecutionId) {
+        if let Some(execution) = self.executions.table.get(id)
+            && let (Some(caller), Some(_)) = (execution.caller, execution.aborted)
+        {
+            let (task, attempt) = (execution.spec.task, execution.spec.attempt);
+            self.send(caller, ToPeer::Overdue { task, attempt });
         }
     }
 
@@ -103,13 +243,13 @@ impl Core {
     }
 
     /// The serialised function of a task.
-    pub fn function(&self, hash: &FunctionHash) -> Option<&Blob> {
-        self.executions.functions.get(hash)
+    pub fn function(&self, number: FunctionNumber) -> Option<&Blob> {
+        self.executions.received.blob(number)
     }
 
-    /// The functions that were forgotten since the last call.
-    pub fn take_forgotten(&mut self) -> Vec<FunctionHash> {
-        std::mem::take(&mut self.executions.forgotten)
+    /// The functions that need not be kept any more since the last call.
+    pub fn take_forgotten(&mut self) -> Vec<FunctionNumber> {
+        self.executions.received.take_forgotten()
     }
 
     /// The id of the next task that the execution submits.
@@ -126,8 +266,9 @@ impl Core {
         }
     }
 
-    /// The task ended. `contains` are the handles of the references inside all of `values`.
-    pub fn finish(&mut self, id: ExecutionId, values: Vec<Value>, contains: &[Handle], nanos: u64) {
+    /// The task ended. `contains` are the handles of the references inside all of `values`. `again`: it threw an error
+    /// after which its caller wants to try again.
+    pub fn finish(&mut self, id: ExecutionId, values: Vec<Value>, contains: &[Handle], nanos: u64, again: bool) {
         let Some(execution) = self.executions.table.remove(id) else { return };
         let (task, attempt) = (execution.spec.task, execution.spec.attempt);
         if let Some(caller) = execution.caller {
@@ -137,7 +278,7 @@ impl Core {
                 }
                 self.executions.results.insert((caller, task, attempt), contains.to_vec());
             }
-            self.send_gated(caller, ToPeer::Done { task, attempt, values, nanos });
+            self.send_gated(caller, ToPeer::Done { task, attempt, values, nanos, again });
         } else {
             self.discard(&values);
         }
@@ -162,6 +303,9 @@ impl Core {
     }
 
     pub(crate) fn executions_of_gone(&mut self, peer: WorkerId) {
+        if self.executions.received.sender_gone(peer) {
+            self.actions.push(Action::Forgotten);
+        }
         let theirs: Vec<ExecutionId> =
             self.executions.table.iter().filter(|(_, e)| e.caller == Some(peer)).map(|(id, _)| id).collect();
         for id in theirs {

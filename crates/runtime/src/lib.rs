@@ -1,19 +1,30 @@
 //! Ownership, submission and scheduling of Heliostat as pure state machines: events in, actions out. No clock, no
 //! sockets, no threads, no napi.
 //!
-//! [`Core`] is one process: its references, the tasks it submitted, the tasks it runs. [`schedule`] is the daemon's part.
+//! [`Core`] is one process: its references, the tasks it submitted, the tasks it runs. [`schedule`] and [`pressure`] are
+//! the daemon's part.
 #![forbid(unsafe_code)]
 
 mod action;
+mod cancel;
 mod core;
 mod exec;
+mod functions;
+mod leases;
+mod lending;
+pub mod names;
 mod objects;
+pub mod pressure;
+mod received;
 pub mod schedule;
 mod slab;
 mod tasks;
+mod unread;
 mod waits;
 
 pub use action::{Action, ExecutionId, Handle, WaitId};
+pub use cancel::GRACE_MS;
 pub use core::{Core, Counts, Identity, Values};
-pub use exec::Execution;
+pub use exec::{Aborted, Execution};
+pub use received::FunctionNumber;
 pub use tasks::Submission;

@@ -4,7 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use heliostat_proto::{Blob, Failure, Locator, ObjectId, Value, WorkerId};
+use heliostat_proto::{Blob, Failure, Locator, ObjectId, TaskId, Value, WorkerId, blob};
 
 use crate::action::{Handle, WaitId};
 use crate::slab::Slab;
@@ -43,6 +43,8 @@ pub(crate) struct Extra {
     pub(crate) fetchers: Vec<WorkerId>,
     /// The owner was asked.
     pub(crate) fetching: bool,
+    /// Whether it fails or not: the program was told of a failure that it got instead.
+    pub(crate) observed: bool,
 }
 
 impl Object {
@@ -62,6 +64,26 @@ impl Object {
     }
 }
 
+/// Longest value, in bytes of the codec's header, that an object of its own record is not made for.
+pub(crate) const PLAIN_MAX: usize = 27;
+
+/// What most small puts are for all of their life: a few bytes that only handles of the program count. Anything else that
+/// happens to it makes it an [`Object`] first. A million of them fit in 40 MB.
+#[derive(Debug)]
+struct Plain {
+    /// Its index under the first root of puts.
+    index: u32,
+    local: u32,
+    length: u8,
+    header: [u8; PLAIN_MAX],
+}
+
+#[derive(Debug)]
+enum Entry {
+    Plain(Plain),
+    Full(Box<Object>),
+}
+
 /// The kinds of counts that keep an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Count {
@@ -71,9 +93,14 @@ pub(crate) enum Count {
 }
 
 /// All references of this process.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Objects {
-    table: Slab<Object>,
+    table: Slab<Entry>,
+    /// What plain puts are numbered under.
+    root: TaskId,
+    /// Handles that the program disposed of and whose wrappers were not collected yet: how often, and what of. The
+    /// collector names a wrapper by its handle, which must not have become another object's by then.
+    disposed: HashMap<Handle, (u32, ObjectId)>,
     /// Only ids that are known elsewhere: most puts never leave their process.
     by_id: HashMap<ObjectId, Handle>,
     /// What each process holds of ours.
@@ -99,17 +126,55 @@ pub(crate) enum Released {
     Return { owner: WorkerId, id: ObjectId },
     /// Its bytes are not needed any more.
     Free(Locator),
+    /// It had no value.
+    Failed(ObjectId, Box<Failure>),
 }
 
 impl Objects {
+    pub(crate) fn new(root: TaskId) -> Self {
+        Self {
+            table: Slab::default(),
+            root,
+            disposed: HashMap::new(),
+            by_id: HashMap::new(),
+            lent: HashMap::new(),
+            borrowed: HashMap::new(),
+            inline: 0,
+        }
+    }
+
+    fn insert(&mut self, object: Object) -> Handle {
+        self.table.insert(Entry::Full(Box::new(object)))
+    }
+
     /// A new object of this process, counted once.
     pub(crate) fn create(&mut self, id: ObjectId, value: Option<Value>, count: Count) -> Handle {
         let mut object = Object::new(id, None);
         self.inline += inline_bytes(value.as_ref());
         object.value = value;
-        let handle = self.table.insert(object);
+        let handle = self.insert(object);
         self.add(handle, count);
         handle
+    }
+
+    /// A small put, counted once by the program; `None` when it is not one.
+    pub(crate) fn create_plain(&mut self, id: &ObjectId, value: &[u8]) -> Option<Handle> {
+        if value.len() > PLAIN_MAX || id.task() != self.root {
+            return None;
+        }
+        let mut header = [0; PLAIN_MAX];
+        header[..value.len()].copy_from_slice(value);
+        self.inline += value.len() as u64;
+        let plain = Plain { index: id.index(), local: 1, length: value.len() as u8, header };
+        Some(self.table.insert(Entry::Plain(plain)))
+    }
+
+    /// The codec's header of a plain put.
+    pub(crate) fn plain(&self, handle: Handle) -> Option<&[u8]> {
+        match self.table.get(handle)? {
+            Entry::Plain(plain) => Some(&plain.header[..plain.length.into()]),
+            Entry::Full(_) => None,
+        }
     }
 
     /// A reference to another process's object; the flag says whether it is new here, so that the owner must be told.
@@ -119,7 +184,7 @@ impl Objects {
             None => {
                 let mut object = Object::new(id, Some(owner));
                 object.exported = true;
-                let handle = self.table.insert(object);
+                let handle = self.insert(object);
                 self.by_id.insert(id, handle);
                 self.borrowed.entry(owner).or_default().insert(handle);
                 (handle, true)
@@ -129,20 +194,52 @@ impl Objects {
         (handle, new)
     }
 
-    pub(crate) fn get(&self, handle: Handle) -> Option<&Object> {
-        self.table.get(handle)
+    /// The id, also of what was disposed of and is still wrapped.
+    pub(crate) fn id(&self, handle: Handle) -> Option<ObjectId> {
+        match self.table.get(handle) {
+            Some(Entry::Plain(plain)) => Some(self.root.object(plain.index)),
+            Some(Entry::Full(object)) => Some(object.id),
+            None => self.disposed.get(&handle).map(|(_, id)| *id),
+        }
     }
 
+    pub(crate) fn is_ready(&self, handle: Handle) -> bool {
+        match self.table.get(handle) {
+            Some(Entry::Plain(_)) => true,
+            Some(Entry::Full(object)) => object.value.is_some(),
+            None => false,
+        }
+    }
+
+    pub(crate) fn get(&mut self, handle: Handle) -> Option<&Object> {
+        self.get_mut(handle).map(|object| &*object)
+    }
+
+    /// The object, of its own record from here on.
     pub(crate) fn get_mut(&mut self, handle: Handle) -> Option<&mut Object> {
-        self.table.get_mut(handle)
+        let entry = self.table.get_mut(handle)?;
+        if let Entry::Plain(plain) = entry {
+            let mut object = Object::new(self.root.object(plain.index), None);
+            object.local = plain.local;
+            object.value = Some(Value::Ready(Blob::Inline(blob::plain(&plain.header[..plain.length.into()]))));
+            self.inline -= u64::from(plain.length);
+            self.inline += inline_bytes(object.value.as_ref());
+            *entry = Entry::Full(Box::new(object));
+        }
+        match entry {
+            Entry::Full(object) => Some(object),
+            Entry::Plain(_) => None,
+        }
     }
 
-    /// Gives an object its value, or another one.
-    pub(crate) fn set_value(&mut self, handle: Handle, value: Value) {
-        let Some(object) = self.table.get_mut(handle) else { return };
-        self.inline += inline_bytes(Some(&value));
-        self.inline -= inline_bytes(object.value.as_ref());
-        object.value = Some(value);
+    /// Gives an object its value, or another one; returns the one before.
+    pub(crate) fn set_value(&mut self, handle: Handle, value: Value) -> Option<Value> {
+        let object = self.get_mut(handle)?;
+        let given = inline_bytes(Some(&value));
+        let taken = object.value.replace(value);
+        self.inline += given;
+        self.inline -= inline_bytes(taken.as_ref());
+        taken
     }
 
     /// Bytes of inline values.
@@ -160,21 +257,25 @@ impl Objects {
 
     /// The references without a value.
     pub(crate) fn pending(&self) -> Vec<Handle> {
-        self.table.iter().filter(|(_, object)| object.value.is_none()).map(|(handle, _)| handle).collect()
+        let pending = |entry: &Entry| matches!(entry, Entry::Full(object) if object.value.is_none());
+        self.table.iter().filter(|(_, entry)| pending(entry)).map(|(handle, _)| handle).collect()
     }
 
     /// Makes the object known by its id, before the id leaves the process.
     pub(crate) fn export(&mut self, handle: Handle) {
-        if let Some(object) = self.table.get_mut(handle)
+        if let Some(object) = self.get_mut(handle)
             && !object.exported
         {
             object.exported = true;
-            self.by_id.insert(object.id, handle);
+            let id = object.id;
+            self.by_id.insert(id, handle);
         }
     }
 
     pub(crate) fn add(&mut self, handle: Handle, count: Count) {
-        if let Some(object) = self.table.get_mut(handle) {
+        if let (Some(Entry::Plain(plain)), Count::Local) = (self.table.get_mut(handle), count) {
+            plain.local += 1;
+        } else if let Some(object) = self.get_mut(handle) {
             match count {
                 Count::Local => object.local += 1,
                 Count::Held => object.held += 1,
@@ -187,7 +288,15 @@ impl Objects {
     pub(crate) fn drop_count(&mut self, handle: Handle, count: Count, released: &mut Vec<Released>) {
         let mut work = vec![(handle, count)];
         while let Some((handle, count)) = work.pop() {
-            let Some(object) = self.table.get_mut(handle) else { continue };
+            if let (Some(Entry::Plain(plain)), Count::Local) = (self.table.get_mut(handle), count) {
+                plain.local -= 1;
+                if plain.local == 0 {
+                    self.inline -= u64::from(plain.length);
+                    self.vacate(handle);
+                }
+                continue;
+            }
+            let Some(object) = self.get_mut(handle) else { continue };
             let counter = match count {
                 Count::Local => &mut object.local,
                 Count::Held => &mut object.held,
@@ -199,11 +308,36 @@ impl Objects {
         }
     }
 
+    fn vacate(&mut self, handle: Handle) -> Option<Entry> {
+        if self.disposed.contains_key(&handle) { self.table.vacate(handle) } else { self.table.remove(handle) }
+    }
+
+    /// The program disposes of a handle whose wrapper the collector will name later: the handle stays taken until then.
+    pub(crate) fn dispose(&mut self, handle: Handle, released: &mut Vec<Released>) {
+        let Some(id) = self.id(handle) else { return };
+        self.disposed.entry(handle).or_insert((0, id)).0 += 1;
+        self.drop_count(handle, Count::Local, released);
+    }
+
+    /// The collector found a wrapper dead: whichever of them it was, one that was disposed of counts no more.
+    pub(crate) fn collected(&mut self, handle: Handle, released: &mut Vec<Released>) {
+        match self.disposed.get_mut(&handle) {
+            None => self.drop_count(handle, Count::Local, released),
+            Some((left, _)) if *left > 1 => *left -= 1,
+            Some(_) => {
+                self.disposed.remove(&handle);
+                if self.table.get(handle).is_none() {
+                    self.table.reuse(handle);
+                }
+            }
+        }
+    }
+
     fn remove_unused(&mut self, handle: Handle, released: &mut Vec<Released>, work: &mut Vec<(Handle, Count)>) {
-        if !self.table.get(handle).is_some_and(Object::unused) {
+        if !matches!(self.table.get(handle), Some(Entry::Full(object)) if object.unused()) {
             return;
         }
-        let Some(object) = self.table.remove(handle) else { return };
+        let Some(Entry::Full(object)) = self.vacate(handle) else { return };
         self.inline -= inline_bytes(object.value.as_ref());
         if object.exported {
             self.by_id.remove(&object.id);
@@ -222,6 +356,7 @@ impl Objects {
                 released.push(Released::Return { owner, id: object.id });
             }
             (None, Some(Value::Ready(Blob::Stored(locator)))) => released.push(Released::Free(locator)),
+            (None, Some(Value::Failed(failure))) => released.push(Released::Failed(object.id, failure)),
             (None, _) => {}
         }
     }
@@ -229,7 +364,7 @@ impl Objects {
     /// `peer` holds references to `id`.
     pub(crate) fn lend(&mut self, id: &ObjectId, peer: WorkerId) {
         let Some(handle) = self.find(id) else { return };
-        if let Some(object) = self.table.get_mut(handle) {
+        if let Some(object) = self.get_mut(handle) {
             object.extra().borrowers.insert(peer);
             self.lent.entry(peer).or_default().insert(handle);
         }
@@ -245,7 +380,7 @@ impl Objects {
     }
 
     fn forget_borrower(&mut self, handle: Handle, peer: WorkerId, released: &mut Vec<Released>) {
-        let Some(object) = self.table.get_mut(handle) else { return };
+        let Some(object) = self.get_mut(handle) else { return };
         if let Some(extra) = &mut object.extra {
             extra.borrowers.remove(&peer);
             extra.fetchers.retain(|fetcher| *fetcher != peer);
@@ -255,6 +390,11 @@ impl Objects {
         for (inner, count) in work {
             self.drop_count(inner, count, released);
         }
+    }
+
+    /// Whether any process holds references to objects of this one.
+    pub(crate) fn lends(&self) -> bool {
+        self.lent.values().any(|handles| !handles.is_empty())
     }
 
     /// A process ended: gives up what it held, and returns the references to its objects, which are lost now.
@@ -274,4 +414,83 @@ pub(crate) fn owner_died(id: ObjectId) -> Value {
         Failure::new("OWNER_DIED", format!("the process that owned ObjectRef({id}) ended, and the object with it"))
             .hint("keep objects that must outlive a task in the driver: return the value instead of a reference"),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ME: WorkerId = WorkerId([1; 16]);
+
+    fn objects() -> (Objects, TaskId) {
+        let root = TaskId::root(ME);
+        (Objects::new(root), root)
+    }
+
+    fn small(objects: &mut Objects, root: TaskId, index: u32) -> Handle {
+        objects.create_plain(&root.object(ObjectId::FIRST_PUT + index), b"small").unwrap()
+    }
+
+    #[test]
+    fn a_small_put_takes_little_until_more_happens_to_it() {
+        assert!(size_of::<Entry>() <= 40, "{}", size_of::<Entry>());
+        let (mut objects, root) = objects();
+        let id = root.object(ObjectId::FIRST_PUT + 7);
+        let handle = small(&mut objects, root, 7);
+        assert_eq!((objects.plain(handle), objects.id(handle)), (Some(&b"small"[..]), Some(id)));
+        assert_eq!(objects.create_plain(&id, &[0; PLAIN_MAX + 1]), None, "too long");
+        assert_eq!(objects.create_plain(&root.child(0, 1).object(1), b""), None, "of another root");
+
+        objects.add(handle, Count::Local);
+        objects.export(handle);
+        assert_eq!((objects.plain(handle), objects.find(&id)), (None, Some(handle)));
+        let object = objects.get(handle).unwrap();
+        let Some(Value::Ready(Blob::Inline(bytes))) = &object.value else { panic!("{object:?}") };
+        assert_eq!(blob::BlobView::parse(bytes).unwrap().header(), b"small");
+        assert_eq!(object.local, 2);
+        for left in [1, 0] {
+            objects.drop_count(handle, Count::Local, &mut Vec::new());
+            assert_eq!(objects.len(), left);
+        }
+    }
+
+    #[test]
+    fn bytes_of_values_are_counted_whatever_becomes_of_their_objects() {
+        let (mut objects, root) = objects();
+        let plain = small(&mut objects, root, 0);
+        assert_eq!(objects.inline(), 5);
+        let grown = small(&mut objects, root, 1);
+        objects.export(grown);
+        let full = 5 + blob::plain(b"small").len() as u64;
+        assert_eq!(objects.inline(), full, "an object of its own record keeps what is around the value as well");
+        let value = Value::Ready(Blob::Inline(blob::plain(&[0; 1000])));
+        let large = objects.create(root.object(ObjectId::FIRST_PUT + 2), Some(value), Count::Local);
+        assert!(objects.inline() > full + 1000);
+        assert!(objects.set_value(large, owner_died(root.object(0))).is_some());
+        assert_eq!(objects.inline(), full);
+        for (handle, left) in [(large, full), (grown, 5), (plain, 0)] {
+            objects.drop_count(handle, Count::Local, &mut Vec::new());
+            assert_eq!(objects.inline(), left);
+        }
+    }
+
+    #[test]
+    fn a_handle_that_was_disposed_of_is_not_used_again_before_its_wrapper_was_collected() {
+        let (mut objects, root) = objects();
+        let mut released = Vec::new();
+        let handle = small(&mut objects, root, 0);
+        objects.add(handle, Count::Local);
+        objects.dispose(handle, &mut released);
+        assert_eq!(objects.len(), 1, "another wrapper holds it");
+        objects.dispose(handle, &mut released);
+        assert_eq!((objects.len(), objects.id(handle)), (0, Some(root.object(ObjectId::FIRST_PUT))));
+        let other = small(&mut objects, root, 1);
+        assert_ne!(other, handle);
+        objects.collected(handle, &mut released);
+        assert_ne!(small(&mut objects, root, 2), handle, "one wrapper is left");
+        objects.collected(handle, &mut released);
+        assert_eq!(small(&mut objects, root, 3), handle);
+        objects.collected(other, &mut released);
+        assert_eq!(small(&mut objects, root, 4), other, "nobody disposed of it: the collector did");
+    }
 }

@@ -40,12 +40,14 @@ mod tests;
 
 /// Failed starts in a row after which requests are refused instead of tried again.
 pub const START_FAILURES: u32 = 3;
+/// The same for starts that somebody else ended, who may go on for a while without anything being wrong with the program.
+pub const KILLED_STARTS: u32 = 20;
 
 /// What the daemon has to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Start this many worker processes. Each is answered by [`Schedule::worker_ready`] or
-    /// [`Schedule::worker_spawn_failed`].
+    /// Start this many worker processes. Each is answered by [`Schedule::worker_ready`],
+    /// [`Schedule::worker_spawn_failed`], [`Schedule::start_killed`] or [`Schedule::start_cancelled`].
     Spawn {
         /// How many.
         count: usize,
@@ -110,6 +112,8 @@ pub struct Schedule {
     floor: usize,
     starting: usize,
     failures: u32,
+    /// Starts since the last good one that somebody else ended.
+    killed: u32,
     /// Set from a failed start until the daemon's pause is over.
     held_back: bool,
     workers: BTreeMap<WorkerId, Worker>,
@@ -144,6 +148,8 @@ struct Lease {
     amounts: Amounts,
     waiting: bool,
     recalled: bool,
+    /// What runs there is tried again when its worker ends.
+    retriable: bool,
 }
 
 impl Lease {
@@ -166,6 +172,7 @@ impl Schedule {
             floor: 0,
             starting: 0,
             failures: 0,
+            killed: 0,
             held_back: false,
             workers: BTreeMap::new(),
             leases: BTreeMap::new(),
@@ -185,25 +192,36 @@ impl Schedule {
     pub fn worker_ready(&mut self, worker: WorkerId, pid: u32) -> Vec<Action> {
         self.starting = self.starting.saturating_sub(1);
         self.failures = 0;
+        self.killed = 0;
         self.held_back = false;
         self.workers.entry(worker).or_insert(Worker { pid, activity: Activity::Idle, last: None, retired: false });
         self.settle()
     }
 
-    /// A process could not be started, or ended before it connected. `failure` is what requests are refused with when
-    /// this goes on.
+    /// A process could not be started, or ended by itself before it connected. `failure` is what requests are refused
+    /// with when this goes on.
     pub fn worker_spawn_failed(&mut self, failure: &Failure) -> Vec<Action> {
-        self.starting = self.starting.saturating_sub(1);
         self.failures = self.failures.saturating_add(1);
+        self.start_failed(failure)
+    }
+
+    /// Somebody outside ended a process before it connected: no reason to refuse anything, unless it goes on for long.
+    pub fn start_killed(&mut self, failure: &Failure) -> Vec<Action> {
+        self.killed = self.killed.saturating_add(1);
+        self.start_failed(failure)
+    }
+
+    fn start_failed(&mut self, failure: &Failure) -> Vec<Action> {
+        self.starting = self.starting.saturating_sub(1);
         self.held_back = true;
-        let mut actions = vec![Action::BackOff { failures: self.failures }];
+        let mut actions = vec![Action::BackOff { failures: self.failures.saturating_add(self.killed) }];
         // While some worker still makes progress, the requests can be met by it later.
         let progress = self.workers.values().any(|worker| match worker.activity {
             Activity::Idle => true,
             Activity::Leased(lease) => !self.leases[&lease].waiting,
             Activity::Ending => false,
         });
-        if self.failures >= START_FAILURES && !progress {
+        if self.is_hopeless() && !progress {
             actions.extend(self.pending.take_all().map(|(client, request)| Action::Refuse {
                 client,
                 request,
@@ -212,6 +230,10 @@ impl Schedule {
         }
         actions.extend(self.settle());
         actions
+    }
+
+    fn is_hopeless(&self) -> bool {
+        self.failures >= START_FAILURES || self.killed >= KILLED_STARTS
     }
 
     /// A process that was being started was ended on purpose before it connected.
@@ -271,6 +293,21 @@ impl Schedule {
         }
         actions.extend(self.settle());
         actions
+    }
+
+    /// A client says whether what runs on its lease is tried again when the worker ends.
+    pub fn lease_retriable(&mut self, client: WorkerId, lease: u64, retriable: bool) {
+        if let Some(held) = self.leases.get_mut(&lease).filter(|held| held.client == client) {
+            held.retriable = retriable;
+        }
+    }
+
+    /// The lease of a worker, and whether what runs there is tried again when it ends; `None` when it is idle.
+    pub fn lease_of(&self, worker: WorkerId) -> Option<(u64, bool)> {
+        match self.workers.get(&worker)?.activity {
+            Activity::Leased(lease) => Some((lease, self.leases[&lease].retriable)),
+            Activity::Idle | Activity::Ending => None,
+        }
     }
 
     /// A worker's task began or ended to wait for objects.

@@ -37,14 +37,28 @@ impl<T> Slab<T> {
     }
 
     pub(crate) fn remove(&mut self, index: u32) -> Option<T> {
+        let value = self.vacate(index)?;
+        self.reuse(index);
+        Some(value)
+    }
+
+    /// Removes a value whose place is not to be used again before [`Self::reuse`].
+    pub(crate) fn vacate(&mut self, index: u32) -> Option<T> {
         let entry = self.entries.get_mut(index as usize)?;
         if matches!(entry, Entry::Free(_)) {
             return None;
         }
-        let Entry::Full(value) = std::mem::replace(entry, Entry::Free(self.free)) else { return None };
-        self.free = Some(index);
+        let Entry::Full(value) = std::mem::replace(entry, Entry::Free(None)) else { return None };
         self.len -= 1;
         Some(value)
+    }
+
+    /// Lets a vacated place be used again.
+    pub(crate) fn reuse(&mut self, index: u32) {
+        if let Some(entry @ Entry::Free(_)) = self.entries.get_mut(index as usize) {
+            *entry = Entry::Free(self.free);
+            self.free = Some(index);
+        }
     }
 
     pub(crate) fn get(&self, index: u32) -> Option<&T> {
@@ -63,6 +77,13 @@ impl<T> Slab<T> {
 
     pub(crate) fn len(&self) -> usize {
         self.len
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (u32, &mut T)> {
+        self.entries.iter_mut().enumerate().filter_map(|(index, entry)| match entry {
+            Entry::Full(value) => Some((index as u32, value)),
+            Entry::Free(_) => None,
+        })
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {

@@ -1,27 +1,22 @@
-//! Tasks that this process submitted: waiting for arguments, queued for a worker, running, retried.
-//!
-//! Leases after Ray (Wang et al., NSDI'21): a worker is leased once and kept while tasks of the same shape come.
+//! Tasks that this process submitted: waiting for arguments, queued for a worker, running, retried, ended.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 
-use heliostat_proto::message::{FunctionHash, Resources, TaskSpec, ToDaemon, ToPeer};
-use heliostat_proto::{Blob, Failure, TaskId, Value, WorkerId};
+use heliostat_proto::message::{FunctionHash, Resources, TaskSpec};
+use heliostat_proto::{Blob, Failure, TaskId, Value};
 
 use crate::action::{Action, ExecutionId, Handle};
-use crate::core::{Core, Function, Look, NoValues, Values, refs_in};
+use crate::core::{Core, Look, NoValues, Values};
+use crate::exec::Execution;
+use crate::leases::{Lease, Shape};
 use crate::objects::Count;
+use crate::pressure::OUT_OF_MEMORY;
 use crate::slab::Slab;
 
-/// Lease requests of one shape that are open at a time; the daemon caps workers far below.
-const MAX_REQUESTS: usize = 64;
-/// Work that is sent ahead to a worker, so that it never waits for the next message.
-const AHEAD_NANOS: u64 = 1_000_000;
-/// Most tasks in flight to one worker.
-const MAX_AHEAD: usize = 512;
-/// An idle lease is given back after this many milliseconds.
-const IDLE_MS: u64 = 25;
 /// First back-off of a retry in milliseconds; doubled each time up to the last.
 const BACKOFF_MS: (u64, u64) = (20, 5_000);
+/// The same after a worker ended for want of memory, which others need time to give back.
+const MEMORY_BACKOFF_MS: (u64, u64) = (500, 30_000);
 
 /// A task to submit.
 #[derive(Debug, Clone)]
@@ -40,8 +35,16 @@ pub struct Submission {
     pub returns: Option<u32>,
     /// What it takes while it runs.
     pub resources: Resources,
-    /// Runs after a crash of its worker; negative for no bound.
+    /// Runs after a crash of its worker, or after what the next two fields say; negative for no bound.
     pub max_retries: i64,
+    /// Whether it is tried again after an error: of the classes that came with the function, or any when none came.
+    pub retries_errors: bool,
+    /// Whether it is tried again after it ran too long.
+    pub retries_timeouts: bool,
+    /// Milliseconds that each run may take.
+    pub timeout: Option<u64>,
+    /// It was cancelled before it was submitted.
+    pub cancelled: bool,
     /// The task that submits it.
     pub parent: Option<ExecutionId>,
 }
@@ -53,60 +56,73 @@ pub(crate) struct Done {
     pub(crate) attempt: u32,
     pub(crate) values: Vec<Value>,
     pub(crate) nanos: u64,
+    pub(crate) again: bool,
 }
 
 /// Tasks and leases.
 #[derive(Debug, Default)]
 pub(crate) struct Tasks {
-    table: Slab<Task>,
-    shapes: Vec<Shape>,
+    pub(crate) table: Slab<Task>,
+    pub(crate) by_id: HashMap<TaskId, u32>,
+    pub(crate) shapes: Vec<Shape>,
     by_resources: HashMap<Resources, usize>,
-    leases: HashMap<u64, Lease>,
-    requests: HashMap<u64, usize>,
-    next_request: u64,
+    pub(crate) leases: HashMap<u64, Lease>,
+    pub(crate) requests: HashMap<u64, usize>,
+    pub(crate) next_request: u64,
+    /// Nanoseconds that runs of a function take: a moving average.
+    pub(crate) durations: HashMap<FunctionHash, u64>,
+    /// The latest time that was told.
+    pub(crate) now: u64,
     /// (due, task) of retries that back off.
-    delayed: BTreeSet<(u64, u32)>,
+    pub(crate) delayed: BTreeSet<(u64, u32)>,
+    /// (due, task) of runs whose time is bounded, and of aborted ones whose worker is killed then.
+    pub(crate) deadlines: BTreeSet<(u64, u32)>,
 }
 
 #[derive(Debug)]
-struct Task {
-    spec: TaskSpec,
-    by_ref: Vec<(u32, Handle)>,
+pub(crate) struct Task {
+    pub(crate) spec: TaskSpec,
+    pub(crate) by_ref: Vec<(u32, Handle)>,
     /// Arguments without a value.
     missing: usize,
+    /// Its references; none once they are settled.
     returns: Vec<Handle>,
     contains: Vec<Handle>,
-    retries_left: i64,
-    crashes: u32,
-    shape: usize,
+    pub(crate) retries_left: i64,
+    failures: u32,
+    pub(crate) shape: usize,
+    pub(crate) parent: Option<TaskId>,
+    pub(crate) stage: Stage,
+    pub(crate) retries_timeouts: bool,
+    pub(crate) timeout: Option<u64>,
+    /// Its entry among the deadlines.
+    pub(crate) due: Option<u64>,
+    /// What follows the end of this run, which does not count any more.
+    pub(crate) aborted: Option<After>,
+    /// The worker is killed if the aborted run is under way.
+    pub(crate) force: bool,
 }
 
-/// Tasks that ask for the same resources share leases.
-#[derive(Debug)]
-struct Shape {
-    resources: Resources,
-    queue: VecDeque<u32>,
-    leases: Vec<u64>,
-    requests: Vec<u64>,
-    /// Moving average of a run; `None` until the first ended.
-    nanos: Option<u64>,
+/// Where a task is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// For its arguments.
+    Waiting,
+    /// In the queue of its shape.
+    Queued,
+    /// Until its back-off is over.
+    Delayed(u64),
+    /// With the worker of this lease.
+    Sent(u64),
 }
 
-#[derive(Debug)]
-struct Lease {
-    worker: WorkerId,
-    shape: usize,
-    in_flight: VecDeque<u32>,
-    recalled: bool,
-    /// The task that runs there waits for objects: nothing else begins there.
-    paused: bool,
-    idle_since: u64,
-}
-
-impl Shape {
-    fn depth(&self) -> usize {
-        self.nanos.map_or(1, |nanos| (AHEAD_NANOS / nanos.max(1)).clamp(1, MAX_AHEAD as u64) as usize)
-    }
+/// What follows the end of an aborted run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum After {
+    /// Nothing: its references are settled.
+    Nothing,
+    /// Another run.
+    Retry,
 }
 
 impl Tasks {
@@ -122,68 +138,31 @@ impl Tasks {
         if let Some(shape) = self.by_resources.get(resources) {
             return *shape;
         }
-        self.shapes.push(Shape {
-            resources: resources.clone(),
-            queue: VecDeque::new(),
-            leases: Vec::new(),
-            requests: Vec::new(),
-            nanos: None,
-        });
+        self.shapes.push(Shape::new(resources.clone()));
         self.by_resources.insert(resources.clone(), self.shapes.len() - 1);
         self.shapes.len() - 1
+    }
+
+    /// Sets or takes away the deadline of a task.
+    pub(crate) fn set_due(&mut self, id: u32, due: Option<u64>) {
+        let Some(task) = self.table.get_mut(id) else { return };
+        if let Some(old) = std::mem::replace(&mut task.due, due) {
+            self.deadlines.remove(&(old, id));
+        }
+        if let Some(due) = due {
+            self.deadlines.insert((due, id));
+        }
     }
 }
 
 impl Core {
-    /// Makes a function known under its hash, held once by the program; what it captured stays as long as it.
-    pub fn define(&mut self, function: FunctionHash, blob: Blob, contains: &[Handle]) {
-        if self.use_function(&function) {
-            return self.discard(&[Value::Ready(blob)]);
-        }
-        for handle in contains {
-            self.objects.add(*handle, Count::Held);
-        }
-        self.functions.insert(function, Function { blob, contains: contains.to_vec(), users: 1, tasks: 0 });
-    }
-
-    /// Holds a function once more; false when none is known under this hash.
-    pub fn use_function(&mut self, function: &FunctionHash) -> bool {
-        self.functions.get_mut(function).map(|known| known.users += 1).is_some()
-    }
-
-    /// The program holds a function once less. When nobody does, and no task runs it, it goes everywhere.
-    pub fn drop_function(&mut self, function: &FunctionHash) {
-        if let Some(known) = self.functions.get_mut(function) {
-            known.users = known.users.saturating_sub(1);
-        }
-        self.forget_unused(function);
-    }
-
-    fn forget_unused(&mut self, function: &FunctionHash) {
-        if !self.functions.get(function).is_some_and(|known| known.users == 0 && known.tasks == 0) {
-            return;
-        }
-        let Some(known) = self.functions.remove(function) else { return };
-        self.discard(&[Value::Ready(known.blob)]);
-        for handle in known.contains {
-            self.drop_count(handle, Count::Held);
-        }
-        let holders: Vec<WorkerId> =
-            self.defined.iter_mut().filter_map(|(peer, known)| known.remove(function).then_some(*peer)).collect();
-        for peer in holders {
-            self.send(peer, ToPeer::Forget { function: *function });
-        }
-    }
-
     /// Submits a task; the references of its results can be used at once.
     pub fn submit(&mut self, submission: Submission, now: u64, look: &dyn Values) -> Vec<Handle> {
         let id = self.child_of(submission.parent);
-        let returns: Vec<Handle> = match submission.returns {
-            None => vec![1],
-            Some(count) => (1..=count).collect(),
-        };
-        let returns: Vec<Handle> = returns
-            .into_iter()
+        let parent = submission.parent.and_then(|id| self.execution(id));
+        let cancelled = submission.cancelled || parent.is_some_and(Execution::cancels_children);
+        let parent = parent.map(|execution| execution.spec.task);
+        let returns: Vec<Handle> = (1..=submission.returns.unwrap_or(1))
             .map(|index| {
                 let handle = self.objects.create(id.object(index), None, Count::Local);
                 // Counted by the task until it ended, so that a result that nobody wants any more is taken and freed.
@@ -208,6 +187,8 @@ impl Core {
             by_ref: Vec::new(),
             returns: submission.returns,
             seat: self.me.seat,
+            timed: submission.timeout.is_some(),
+            retries_errors: submission.retries_errors,
         };
         let by_ref = submission.by_ref;
         let task = self.tasks.table.insert(Task {
@@ -217,35 +198,60 @@ impl Core {
             returns: returns.clone(),
             contains: submission.contains,
             retries_left: submission.max_retries,
-            crashes: 0,
+            failures: 0,
             shape,
+            parent,
+            stage: Stage::Waiting,
+            retries_timeouts: submission.retries_timeouts,
+            timeout: submission.timeout,
+            due: None,
+            aborted: None,
+            force: false,
         });
-        let mut missing = 0;
-        for (_, handle) in &by_ref {
+        self.tasks.by_id.insert(id, task);
+        if let Some(failure) = self.gone.clone() {
+            self.fail_task(task, failure);
+            return returns;
+        }
+        if cancelled {
+            self.cancel_task(&id, false, true, now);
+            return returns;
+        }
+        self.await_arguments(task, &by_ref, now, look);
+        returns
+    }
+
+    fn await_arguments(&mut self, task: u32, by_ref: &[(u32, Handle)], now: u64, look: Look<'_>) {
+        for (_, handle) in by_ref {
             self.need(*handle, look);
             match self.value(*handle) {
                 Some(Value::Ready(_)) => {}
                 Some(Value::Failed(failure)) => {
                     let failure = failure.inherited();
-                    self.fail_task(task, failure);
-                    return returns;
+                    self.observe(*handle);
+                    return self.fail_task(task, failure);
                 }
                 None => {
-                    missing += 1;
-                    if let Some(object) = self.objects.get_mut(*handle) {
+                    if let (Some(object), Some(entry)) = (self.objects.get_mut(*handle), self.tasks.table.get_mut(task))
+                    {
                         object.extra().dependents.push(task);
+                        entry.missing += 1;
                     }
                 }
             }
         }
-        if let Some(entry) = self.tasks.table.get_mut(task) {
-            entry.missing = missing;
-        }
-        if missing == 0 {
-            self.tasks.shapes[shape].queue.push_back(task);
+        if self.tasks.table.get(task).is_some_and(|task| task.missing == 0) {
+            let shape = self.enqueue(task);
             self.pump(shape, now);
         }
-        returns
+    }
+
+    /// Puts a task at the end of the queue of its shape.
+    pub(crate) fn enqueue(&mut self, id: u32) -> usize {
+        let Some(task) = self.tasks.table.get_mut(id) else { return 0 };
+        task.stage = Stage::Queued;
+        self.tasks.shapes[task.shape].queue.push_back(id);
+        task.shape
     }
 
     /// One argument of these tasks has its value.
@@ -260,8 +266,7 @@ impl Core {
             }
             task.missing = task.missing.saturating_sub(1);
             if task.missing == 0 {
-                let shape = task.shape;
-                self.tasks.shapes[shape].queue.push_back(*id);
+                let shape = self.enqueue(*id);
                 if !shapes.contains(&shape) {
                     shapes.push(shape);
                 }
@@ -272,181 +277,31 @@ impl Core {
         }
     }
 
-    /// Sends queued tasks to leased workers, and asks for workers or gives requests up as the queue wants.
-    fn pump(&mut self, shape_index: usize, now: u64) {
-        let leases = self.tasks.shapes[shape_index].leases.clone();
-        let depth = self.tasks.shapes[shape_index].depth();
-        while !self.tasks.shapes[shape_index].queue.is_empty() {
-            // The worker with the least ahead of it, so that short queues spread over all of them.
-            let in_flight = |lease: &u64| match self.tasks.leases.get(lease) {
-                Some(entry) if !entry.recalled && !entry.paused && entry.in_flight.len() < depth => {
-                    Some(entry.in_flight.len())
-                }
-                _ => None,
-            };
-            let least = leases.iter().filter_map(|lease| Some((in_flight(lease)?, *lease))).min();
-            let Some((_, lease)) = least else { break };
-            if let Some(task) = self.tasks.shapes[shape_index].queue.pop_front() {
-                self.push(lease, task, now);
-            }
+    /// Gives a task's references their values. The task stays until [`Core::remove_task`].
+    pub(crate) fn settle_task(&mut self, id: u32, values: Vec<Value>, look: Look<'_>) {
+        let Some(task) = self.tasks.table.get_mut(id) else { return };
+        let returns = std::mem::take(&mut task.returns);
+        debug_assert_eq!(values.len(), returns.len());
+        if values.iter().any(|value| matches!(value, Value::Failed(_))) {
+            let name = task.spec.name.clone();
+            self.note_failed(&returns, &values, name);
         }
-        let shape = &mut self.tasks.shapes[shape_index];
-        let wanted = shape.queue.len().min(MAX_REQUESTS);
-        while shape.requests.len() > wanted {
-            if let Some(request) = shape.requests.pop() {
-                self.tasks.requests.remove(&request);
-                self.actions.push(Action::Daemon(ToDaemon::CancelLease { request }));
-            }
-        }
-        while shape.requests.len() < wanted {
-            let request = self.tasks.next_request;
-            self.tasks.next_request += 1;
-            shape.requests.push(request);
-            self.tasks.requests.insert(request, shape_index);
-            self.actions.push(Action::Daemon(ToDaemon::RequestLease { request, resources: shape.resources.clone() }));
-        }
-    }
-
-    fn push(&mut self, lease: u64, id: u32, now: u64) {
-        let Some(worker) = self.tasks.leases.get(&lease).map(|lease| lease.worker) else { return };
-        let Some(task) = self.tasks.table.get(id) else { return };
-        let mut spec = task.spec.clone();
-        for (position, handle) in &task.by_ref {
-            // A freed argument fails its task like any other argument without a value.
-            match self.objects.get(*handle).and_then(|object| object.value.as_ref()) {
-                Some(Value::Ready(blob)) => spec.by_ref.push((*position, blob.clone())),
-                Some(Value::Failed(failure)) => {
-                    let failure = failure.inherited();
-                    return self.fail_task(id, failure);
-                }
-                None => return,
-            }
-        }
-        let function = spec.function;
-        if self.defined.entry(worker).or_default().insert(function)
-            && let Some(known) = self.functions.get(&function)
-        {
-            let blob = known.blob.clone();
-            self.send(worker, ToPeer::Define { function, blob });
-        }
-        self.send(worker, ToPeer::Run(Box::new(spec)));
-        if let Some(lease) = self.tasks.leases.get_mut(&lease) {
-            lease.in_flight.push_back(id);
-            lease.idle_since = now;
-        }
-    }
-
-    /// The daemon gave a worker.
-    pub fn on_lease_granted(&mut self, request: u64, lease: u64, worker: WorkerId, now: u64) {
-        let Some(shape) = self.tasks.requests.remove(&request) else {
-            // Given up meanwhile.
-            return self.daemon(ToDaemon::ReturnLease { lease });
-        };
-        self.tasks.shapes[shape].requests.retain(|other| *other != request);
-        self.tasks.shapes[shape].leases.push(lease);
-        let entry =
-            Lease { worker, shape, in_flight: VecDeque::new(), recalled: false, paused: false, idle_since: now };
-        self.tasks.leases.insert(lease, entry);
-        self.pump(shape, now);
-    }
-
-    /// The daemon will never give such a worker: what is queued for it fails.
-    pub fn on_lease_refused(&mut self, request: u64, failure: &Failure) {
-        let Some(shape) = self.tasks.requests.remove(&request) else { return };
-        self.tasks.shapes[shape].requests.retain(|other| *other != request);
-        for task in std::mem::take(&mut self.tasks.shapes[shape].queue) {
-            self.fail_task(task, failure.clone());
-        }
-        self.pump(shape, 0);
-    }
-
-    /// Somebody else waits for a worker.
-    pub fn on_lease_recalled(&mut self, lease: u64) {
-        if let Some(entry) = self.tasks.leases.get_mut(&lease) {
-            entry.recalled = true;
-            if entry.in_flight.is_empty() {
-                self.return_lease(lease);
-            }
-        }
-    }
-
-    /// A worker's task waits or goes on; what had been sent ahead of need is to run elsewhere.
-    pub(crate) fn on_paused(&mut self, worker: WorkerId, waiting: bool, returned: &[(TaskId, u32)], now: u64) {
-        let Some(entry) = self.tasks.leases.values_mut().find(|lease| lease.worker == worker) else { return };
-        // A task that ended is not paused any more, whatever crossed its end.
-        entry.paused = waiting && !entry.in_flight.is_empty();
-        let shape = entry.shape;
-        for (task, attempt) in returned.iter().rev() {
-            let is_it = |id: &u32| {
-                self.tasks.table.get(*id).is_some_and(|t| t.spec.task == *task && t.spec.attempt == *attempt)
-            };
-            if let Some(at) = entry.in_flight.iter().position(is_it)
-                && let Some(id) = entry.in_flight.remove(at)
-            {
-                self.tasks.shapes[shape].queue.push_front(id);
-            }
-        }
-        if entry.in_flight.is_empty() {
-            entry.paused = false;
-        }
-        self.pump(shape, now);
-    }
-
-    fn return_lease(&mut self, lease: u64) {
-        if let Some(entry) = self.tasks.leases.remove(&lease) {
-            self.tasks.shapes[entry.shape].leases.retain(|other| *other != lease);
-            self.daemon(ToDaemon::ReturnLease { lease });
-            self.pump(entry.shape, 0);
-        }
-    }
-
-    pub(crate) fn on_done(&mut self, worker: WorkerId, done: Done, now: u64, look: Look<'_>) {
-        let Done { task, attempt, values, nanos } = done;
-        let found = self.tasks.leases.iter().find_map(|(lease, entry)| {
-            let is_it =
-                |id: &u32| self.tasks.table.get(*id).is_some_and(|t| t.spec.task == task && t.spec.attempt == attempt);
-            if entry.worker != worker {
-                return None;
-            }
-            entry.in_flight.iter().position(is_it).map(|at| (*lease, at))
-        });
-        let Some((lease, at)) = found else {
-            // Of an attempt that was given up: its bytes are nobody's.
-            self.discard(&values);
-            return self.send_gated(worker, ToPeer::Taken { task, attempt });
-        };
-        let Some(entry) = self.tasks.leases.get_mut(&lease) else { return };
-        let Some(id) = entry.in_flight.remove(at) else { return };
-        entry.idle_since = now;
-        entry.paused &= !entry.in_flight.is_empty();
-        let (shape, idle) = (entry.shape, entry.in_flight.is_empty());
-        let recalled = entry.recalled;
-        let average = &mut self.tasks.shapes[shape].nanos;
-        *average = Some(average.map_or(nanos, |old| old - old / 4 + nanos / 4));
-        let with_refs = values.iter().any(|value| !refs_in(value, look).is_empty());
-        self.complete(id, values, look);
-        if with_refs {
-            self.send_gated(worker, ToPeer::Taken { task, attempt });
-        }
-        if recalled && idle {
-            self.return_lease(lease);
-        } else {
-            self.pump(shape, now);
-        }
-    }
-
-    fn complete(&mut self, id: u32, values: Vec<Value>, look: Look<'_>) {
-        let Some(task) = self.tasks.table.remove(id) else { return };
-        debug_assert_eq!(values.len(), task.returns.len());
-        for (handle, value) in task.returns.iter().zip(values) {
+        for (handle, value) in returns.into_iter().zip(values) {
             // free() may have settled it already: then the late bytes are nobody's.
-            if self.value(*handle).is_none() {
-                self.resolve(*handle, value, look);
+            if self.value(handle).is_none() {
+                self.resolve(handle, value, look);
             } else {
                 self.discard(&[value]);
             }
-            self.drop_count(*handle, Count::Held);
+            self.drop_count(handle, Count::Held);
         }
+    }
+
+    /// Lets go of all that a task holds: it is not with a worker, and its references are settled.
+    pub(crate) fn remove_task(&mut self, id: u32) {
+        self.tasks.set_due(id, None);
+        let Some(task) = self.tasks.table.remove(id) else { return };
+        self.tasks.by_id.remove(&task.spec.task);
         if let Blob::Stored(locator) = task.spec.args {
             self.actions.push(Action::Free(locator));
         }
@@ -454,73 +309,59 @@ impl Core {
             known.tasks = known.tasks.saturating_sub(1);
         }
         self.forget_unused(&task.spec.function);
+        for (_, handle) in &task.by_ref {
+            // Numbers of tasks are used again: arguments that are still to come must not name this one.
+            if task.missing > 0
+                && let Some(extra) = self.objects.get_mut(*handle).and_then(|object| object.extra.as_mut())
+            {
+                extra.dependents.retain(|other| *other != id);
+            }
+        }
         for handle in task.contains.into_iter().chain(task.by_ref.into_iter().map(|(_, handle)| handle)) {
             self.drop_count(handle, Count::Held);
         }
     }
 
     pub(crate) fn fail_task(&mut self, id: u32, failure: Failure) {
+        self.settle_failed(id, failure);
+        self.remove_task(id);
+    }
+
+    /// Fails all references of a task, which stays.
+    pub(crate) fn settle_failed(&mut self, id: u32, failure: Failure) {
         let Some(task) = self.tasks.table.get(id) else { return };
         let values = vec![Value::Failed(Box::new(failure)); task.returns.len()];
-        self.complete(id, values, &NoValues);
+        self.settle_task(id, values, &NoValues);
     }
 
-    /// A leased worker ended. The task that ran there is tried again or fails; those behind it had not begun.
-    pub fn on_lease_broken(&mut self, lease: u64, failure: &Failure, now: u64, look: &dyn Values) {
-        let Some(entry) = self.tasks.leases.remove(&lease) else { return };
-        let shape = &mut self.tasks.shapes[entry.shape];
-        shape.leases.retain(|other| *other != lease);
-        let mut in_flight = entry.in_flight.into_iter();
-        let running = in_flight.next();
-        for (at, waiting) in in_flight.enumerate() {
-            shape.queue.insert(at.min(shape.queue.len()), waiting);
-        }
-        if let Some(id) = running
-            && let Some(task) = self.tasks.table.get_mut(id)
-        {
-            // What it had sealed and could not tell of any more is ours, and nobody's value.
-            let results = 1..=task.spec.returns.unwrap_or(1);
-            let sealed = results.filter_map(|index| look.lookup(&task.spec.task.object(index)));
-            self.actions.extend(sealed.map(Action::Free));
-            if task.retries_left == 0 {
-                let failure = failure.clone();
-                self.fail_task(id, failure);
-            } else {
-                task.retries_left = (task.retries_left - 1).max(-1);
-                task.spec.attempt += 1;
-                task.crashes += 1;
-                let backoff = (BACKOFF_MS.0 << (task.crashes - 1).min(10)).min(BACKOFF_MS.1);
-                self.tasks.delayed.insert((now + backoff, id));
-            }
-        }
-        self.pump(entry.shape, now);
+    /// Runs a task once more after a back-off.
+    pub(crate) fn retry(&mut self, id: u32, now: u64) {
+        self.retry_after(id, now, BACKOFF_MS);
     }
 
-    /// Time passed: retries whose back-off is over run, leases that were idle for long go back. Returns when to call
-    /// again at the latest.
-    pub fn tick(&mut self, now: u64) -> Option<u64> {
-        while let Some((due, id)) = self.tasks.delayed.first().copied()
-            && due <= now
-        {
-            self.tasks.delayed.pop_first();
-            if let Some(shape) = self.tasks.table.get(id).map(|task| task.shape) {
-                self.tasks.shapes[shape].queue.push_back(id);
-                self.pump(shape, now);
-            }
-        }
-        let is_idle = |lease: &Lease| lease.in_flight.is_empty();
-        let idle: Vec<u64> = self
-            .tasks
-            .leases
-            .iter()
-            .filter(|(_, lease)| is_idle(lease) && lease.idle_since + IDLE_MS <= now)
-            .map(|(id, _)| *id)
-            .collect();
-        for lease in idle {
-            self.return_lease(lease);
-        }
-        let next_idle = self.tasks.leases.values().filter(|l| is_idle(l)).map(|lease| lease.idle_since + IDLE_MS).min();
-        let next_due = self.tasks.delayed.first().map(|(due, _)| *due);
-        next_idle.into_iter().chain(next_due).min()
+    /// The same after the end of its worker.
+    pub(crate) fn retry_elsewhere(&mut self, id: u32, now: u64, failure: &Failure) {
+        let out_of_memory = failure.code == OUT_OF_MEMORY;
+        self.retry_after(id, now, if out_of_memory { MEMORY_BACKOFF_MS } else { BACKOFF_MS });
+    }
+
+    fn retry_after(&mut self, id: u32, now: u64, (first, last): (u64, u64)) {
+        self.tasks.set_due(id, None);
+        let Some(task) = self.tasks.table.get_mut(id) else { return };
+        task.retries_left = (task.retries_left - 1).max(-1);
+        task.spec.attempt += 1;
+        task.failures += 1;
+        task.aborted = None;
+        let backoff = (first << (task.failures - 1).min(10)).min(last);
+        task.stage = Stage::Delayed(now + backoff);
+        self.tasks.delayed.insert((now + backoff, id));
+    }
+
+    /// Of a run that ended with its worker: what it had sealed and could not tell of any more is ours, and nobody's value.
+    pub(crate) fn free_sealed(&mut self, id: u32, look: Look<'_>) {
+        let Some(task) = self.tasks.table.get(id) else { return };
+        let results = 1..=task.spec.returns.unwrap_or(1);
+        let sealed = results.filter_map(|index| look.lookup(&task.spec.task.object(index)));
+        self.actions.extend(sealed.map(Action::Free));
     }
 }

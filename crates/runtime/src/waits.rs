@@ -35,6 +35,10 @@ impl Core {
     pub fn wait(&mut self, handles: &[Handle], needed: usize, fail_fast: bool, look: &dyn Values) -> Option<WaitId> {
         let mut ready = 0;
         for handle in handles {
+            if self.small(*handle).is_some() {
+                ready += 1;
+                continue;
+            }
             self.need(*handle, look);
             match self.value(*handle) {
                 Some(Value::Failed(_)) if fail_fast => return None,

@@ -4,27 +4,47 @@
 //! to ring: at the loop while it sleeps, at the thread otherwise, which looks a little later whether the loop has served
 //! what came. Who sleeps looks once more after having said so, and who rings has left its message before it looks at
 //! the bell (both with a sequentially consistent fence between): one of the two sees the other.
+//!
+//! ```
+//! use heliostat_shm::bell::{Bell, Ringer};
+//! use rustix::event::{PollFd, PollFlags, poll};
+//!
+//! let bell = Bell::create()?;
+//! let owner = Ringer::open(bell.share()?)?;
+//! let other = Ringer::open(bell.share()?)?; // in another process
+//!
+//! // A turn of the owner's event loop.
+//! owner.sleep();
+//! // ... looks whether something came already, and calls `wake_up` instead of polling if so ...
+//! # other.ring(); // leaves a message, and
+//! poll(&mut [PollFd::from_borrowed_fd(owner.at_loop(), PollFlags::IN)], None)?; // until `other.ring()`
+//! owner.hush_loop();
+//! owner.wake_up();
+//! // ... takes what came ...
+//!
+//! // The owner's thread is woken while the loop runs.
+//! other.ring();
+//! poll(&mut [PollFd::from_borrowed_fd(owner.at_thread(), PollFlags::IN)], None)?;
+//! owner.hush_thread();
+//! owner.listen();
+//! // ... takes what came, if the loop has not ...
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::map::{MapError, WordMap};
 use crate::memfd::{Memfd, MemfdError, PAGE};
+use crate::protocol::Shared;
+use crate::protocol::bell::{self, Ear};
 
 /// Descriptors of a bell, in the order of [`Bell::share`].
 pub const BELL_FDS: usize = 3;
 
 const ATTENTION: u64 = 0;
 const KNOCKED: u64 = 64;
-
-/// The loop sleeps, or will as soon as it has looked once more.
-const ASLEEP: u64 = 1;
-/// The loop runs, and looks before it sleeps.
-const AWAKE: u64 = 2;
-/// There is no loop: the thread serves everything at once.
-const ABSENT: u64 = 0;
 
 /// A bell could not be made or opened.
 #[derive(Debug, thiserror::Error)]
@@ -85,62 +105,71 @@ impl Ringer {
         Ok(Self { words: WordMap::new(&memory)?, at_loop, at_thread })
     }
 
-    fn word(&self, offset: u64) -> &AtomicU64 {
-        self.words.word(offset).expect("both words lie within the page, whose size was checked")
+    fn word(&self, offset: u64) -> Shared<'_> {
+        Shared(self.words.word(offset).expect("both words lie within the page, whose size was checked"))
+    }
+
+    #[inline]
+    fn attention(&self) -> Shared<'_> {
+        self.word(ATTENTION)
+    }
+
+    #[inline]
+    fn knocked(&self) -> Shared<'_> {
+        self.word(KNOCKED)
     }
 
     /// Wakes the owner, who was left something.
     #[inline]
     pub fn ring(&self) {
-        if !self.call_loop() {
-            self.knock();
-        }
+        bell::ring(&self.attention(), &self.knocked(), |ear| self.strike(ear));
     }
 
     /// Wakes the owner's thread, whatever its loop does.
     #[inline]
     pub fn knock(&self) {
-        if self.word(KNOCKED).load(Ordering::Relaxed) == 0 && self.word(KNOCKED).swap(1, Ordering::SeqCst) == 0 {
-            strike(&self.at_thread);
-        }
+        bell::knock(&self.knocked(), |ear| self.strike(ear));
+    }
+
+    /// Wakes the loop if it sleeps, for what only the loop can do.
+    #[inline]
+    pub fn call_loop(&self) {
+        bell::call_loop(&self.attention(), |ear| self.strike(ear));
+    }
+
+    fn strike(&self, ear: Ear) {
+        let event = if ear == Ear::Loop { &self.at_loop } else { &self.at_thread };
+        // A full counter wakes as well.
+        let _ = rustix::io::write(event, &1_u64.to_ne_bytes());
     }
 
     /// Owner: the loop goes to sleep, and looks once more after this.
     #[inline]
     pub fn sleep(&self) {
-        self.word(ATTENTION).store(ASLEEP, Ordering::SeqCst);
-        fence(Ordering::SeqCst);
+        bell::sleep(&self.attention());
     }
 
-    /// Owner: the loop runs.
+    /// Owner: the loop looks all the time, so that nobody has to wake it, until it sleeps or wakes up; after either it
+    /// looks once more.
+    #[inline]
+    pub fn watch(&self) {
+        bell::watch(&self.attention());
+    }
+
+    /// Owner: the loop runs, and looks before it sleeps.
     #[inline]
     pub fn wake_up(&self) {
-        self.word(ATTENTION).store(AWAKE, Ordering::SeqCst);
+        bell::wake_up(&self.attention());
     }
 
-    /// Owner: there is no loop (any more).
+    /// Owner: there is no loop (any more). What it was woken for and has not served is the thread's.
     pub fn leave(&self) {
-        self.word(ATTENTION).store(ABSENT, Ordering::SeqCst);
-        // What was rung for at the loop is served by the thread.
-        self.knock();
+        bell::leave(&self.attention(), &self.knocked(), |ear| self.strike(ear));
     }
 
     /// Owner: whether a loop serves what comes.
     pub fn is_attended(&self) -> bool {
-        self.word(ATTENTION).load(Ordering::Relaxed) != ABSENT
-    }
-
-    /// Wakes the loop if it sleeps, for what only the loop can do. Returns whether it did.
-    #[inline]
-    pub fn call_loop(&self) -> bool {
-        fence(Ordering::SeqCst);
-        let attention = self.word(ATTENTION);
-        let asleep = attention.load(Ordering::Relaxed) == ASLEEP
-            && attention.compare_exchange(ASLEEP, AWAKE, Ordering::SeqCst, Ordering::Relaxed).is_ok();
-        if asleep {
-            strike(&self.at_loop);
-        }
-        asleep
+        bell::is_attended(&self.attention())
     }
 
     /// Owner: takes the loop's event back.
@@ -156,8 +185,7 @@ impl Ringer {
 
     /// Owner: knocks from here on wake the thread again, so it looks after this.
     pub fn listen(&self) {
-        self.word(KNOCKED).store(0, Ordering::SeqCst);
-        fence(Ordering::SeqCst);
+        bell::listen(&self.knocked());
     }
 
     /// What the loop polls.
@@ -169,11 +197,6 @@ impl Ringer {
     pub fn at_thread(&self) -> BorrowedFd<'_> {
         self.at_thread.as_fd()
     }
-}
-
-fn strike(event: &OwnedFd) {
-    // A full counter wakes as well.
-    let _ = rustix::io::write(event, &1_u64.to_ne_bytes());
 }
 
 fn hush(event: &OwnedFd) {

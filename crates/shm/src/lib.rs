@@ -25,5 +25,8 @@ pub mod guard;
 pub mod map;
 pub mod memfd;
 pub mod memory;
+#[cfg(all(test, loom))]
+mod model;
 pub mod process;
+mod protocol;
 pub mod ring;

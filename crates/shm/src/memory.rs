@@ -32,6 +32,8 @@ impl std::fmt::Display for Limit {
 pub struct Headroom {
     /// Bytes: the least over the system and all control groups above this process.
     pub bytes: u64,
+    /// Bytes that there are in all where that figure was found.
+    pub total: u64,
     /// What gave that figure.
     pub limit: Limit,
 }
@@ -39,6 +41,29 @@ pub struct Headroom {
 /// Reads the headroom of this process: a dozen files of the kernel, 0.2 to 0.35 ms where that was measured.
 pub fn headroom() -> Headroom {
     Probe { proc: Path::new("/proc"), root: Path::new("/") }.headroom()
+}
+
+/// Counts the processes of a control group that the kernel ended because memory ran out.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OomCounter(PathBuf);
+
+impl OomCounter {
+    /// The counter of the group that a process is in; `None` where there is none, as in the uppermost group.
+    pub fn of(pid: u32) -> Option<Self> {
+        Probe { proc: Path::new("/proc"), root: Path::new("/") }.oom_counter(&pid.to_string())
+    }
+
+    /// How many it were since the group was made; `None` when the group is gone.
+    pub fn read(&self) -> Option<u64> {
+        field(&self.0, "oom_kill")
+    }
+}
+
+/// Bytes of memory that belong to a process alone, such as its heap: never pages of the store or of other files. `None`
+/// when it has ended.
+pub fn anonymous(pid: u32) -> Option<u64> {
+    let kib = field(Path::new(&format!("/proc/{pid}/status")), "RssAnon:")?;
+    Some(kib.saturating_mul(1024))
 }
 
 /// Reads the files below given roots, so that tests can lay out other systems.
@@ -49,27 +74,38 @@ struct Probe<'a> {
 
 impl Probe<'_> {
     fn headroom(&self) -> Headroom {
-        let mut least = Headroom { bytes: u64::MAX, limit: Limit::Unknown };
-        let mut offer = |bytes: u64, limit: Limit| {
+        let mut least = Headroom { bytes: u64::MAX, total: u64::MAX, limit: Limit::Unknown };
+        let mut offer = |bytes: u64, total: u64, limit: Limit| {
             if bytes < least.bytes {
-                least = Headroom { bytes, limit };
+                least = Headroom { bytes, total, limit };
             }
         };
-        if let Some(bytes) = field(&self.proc.join("meminfo"), "MemAvailable:") {
-            offer(bytes.saturating_mul(1024), Limit::System);
+        let meminfo = fs::read_to_string(self.proc.join("meminfo")).unwrap_or_default();
+        if let Some(bytes) = field_of(&meminfo, "MemAvailable:") {
+            let total = field_of(&meminfo, "MemTotal:").unwrap_or(bytes);
+            offer(bytes.saturating_mul(1024), total.saturating_mul(1024), Limit::System);
         }
-        for (directory, version) in self.groups() {
-            if let Some(bytes) = group_headroom(&directory, version) {
-                offer(bytes, Limit::Group(directory));
+        for (directory, version) in self.groups("self") {
+            if let Some((bytes, total)) = group_headroom(&directory, version) {
+                offer(bytes, total, Limit::Group(directory));
             }
         }
         least
     }
 
-    /// The directories of this process's memory control groups and of all their ancestors that can be seen.
-    fn groups(&self) -> Vec<(PathBuf, Version)> {
+    fn oom_counter(&self, process: &str) -> Option<OomCounter> {
+        let files = self.groups(process).into_iter().map(|(directory, version)| match version {
+            Version::One => directory.join("memory.oom_control"),
+            Version::Two => directory.join("memory.events"),
+        });
+        // The innermost group of the version that has the memory controller.
+        files.map(OomCounter).find(|counter| counter.read().is_some())
+    }
+
+    /// The directories of a process's memory control groups and of all their ancestors that can be seen.
+    fn groups(&self, process: &str) -> Vec<(PathBuf, Version)> {
         let mut found = Vec::new();
-        let read = |name: &str| fs::read_to_string(self.proc.join("self").join(name)).unwrap_or_default();
+        let read = |name: &str| fs::read_to_string(self.proc.join(process).join(name)).unwrap_or_default();
         let mounts = read("mountinfo");
         for line in read("cgroup").lines() {
             // "hierarchy:controllers:path"; version 2 has the hierarchy 0 and no controllers.
@@ -125,8 +161,8 @@ impl<'a> Mount<'a> {
     }
 }
 
-/// Limit less use, plus what the kernel can take back from the page cache; `None` where there is no limit.
-fn group_headroom(directory: &Path, version: Version) -> Option<u64> {
+/// Limit less use, plus what the kernel can take back from the page cache; and the limit. `None` where there is no limit.
+fn group_headroom(directory: &Path, version: Version) -> Option<(u64, u64)> {
     let (limit, used, prefix) = match version {
         Version::One => ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
         Version::Two => ("memory.max", "memory.current", ""),
@@ -137,7 +173,7 @@ fn group_headroom(directory: &Path, version: Version) -> Option<u64> {
     let value = |name: &str| field_of(&stat, &format!("{prefix}{name}")).unwrap_or(0);
     // Cached pages that weren't used of late go at once; of those in use only half is counted, as MemAvailable does.
     let reclaimable = value("inactive_file") + value("active_file") / 2 + value("slab_reclaimable");
-    Some(limit.saturating_sub(used.saturating_sub(reclaimable)))
+    Some((limit.saturating_sub(used.saturating_sub(reclaimable)), limit))
 }
 
 fn number(path: &Path) -> Option<u64> {
@@ -199,7 +235,7 @@ mod tests {
             ],
         );
         let expected = Limit::Group(tree.0.join("cg/a"));
-        assert_eq!(tree.headroom(), Headroom { bytes: 1_110_001, limit: expected });
+        assert_eq!(tree.headroom(), Headroom { bytes: 1_110_001, total: 3_000_000, limit: expected });
     }
 
     #[test]
@@ -231,12 +267,41 @@ mod tests {
         );
         assert_eq!(tree.headroom().bytes, 0);
         let empty = Tree::new("empty", &[("proc/nothing", "")]);
-        assert_eq!(empty.headroom(), Headroom { bytes: u64::MAX, limit: Limit::Unknown });
+        assert_eq!(empty.headroom(), Headroom { bytes: u64::MAX, total: u64::MAX, limit: Limit::Unknown });
     }
 
     #[test]
     fn this_machine_tells_something() {
         let room = headroom();
-        assert!(room.bytes > 0 && room.limit != Limit::Unknown, "{room:?}");
+        assert!(room.bytes > 0 && room.bytes <= room.total && room.limit != Limit::Unknown, "{room:?}");
+    }
+
+    #[test]
+    fn the_counter_of_kills_is_that_of_the_group_with_the_memory_controller() {
+        let tree = Tree::new(
+            "kills",
+            &[
+                ("proc/7/cgroup", "4:memory:/a\n0::/unified\n"),
+                ("proc/7/mountinfo", "1 0 0:1 / /cg1 rw - cgroup x rw,memory\n2 0 0:2 / /cg2 rw - cgroup2 x rw\n"),
+                ("cg2/unified/memory.events", "low 0\noom 3\noom_kill 2\n"),
+                ("cg1/a/cgroup.procs", ""),
+            ],
+        );
+        let probe = Probe { proc: &tree.0.join("proc"), root: &tree.0 };
+        let counter = probe.oom_counter("7").unwrap();
+        assert_eq!((counter.0.clone(), counter.read()), (tree.0.join("cg2/unified/memory.events"), Some(2)));
+        fs::write(tree.0.join("cg1/a/memory.oom_control"), "oom_kill_disable 0\nunder_oom 0\noom_kill 5\n").unwrap();
+        assert_eq!(probe.oom_counter("7").unwrap().read(), Some(5));
+        assert_eq!(probe.oom_counter("8"), None);
+    }
+
+    #[test]
+    fn anonymous_memory_is_that_of_the_heap() {
+        let own = std::process::id();
+        let before = anonymous(own).unwrap();
+        let heap = std::hint::black_box(vec![1_u8; 64 << 20]);
+        assert!(anonymous(own).unwrap() >= before + (48 << 20), "{} of {before}", anonymous(own).unwrap());
+        drop(heap);
+        assert_eq!(anonymous(u32::MAX), None);
     }
 }

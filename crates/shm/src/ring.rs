@@ -4,16 +4,35 @@
 //! counters that only grow, each changed by one side. Bytes are published by the writer's release store of its counter,
 //! so that a writer that dies leaves whole pieces only. Each side keeps its own counter in private memory and checks the
 //! other's: a hostile one breaks the lane, never memory.
+//!
+//! ```
+//! use heliostat_shm::ring::{self, Side};
+//!
+//! let memory = ring::create()?; // its descriptor goes to two processes
+//! let (mut writer, _) = ring::open(memory.share()?, Side::Near)?;
+//! let (_, mut reader) = ring::open(memory.share()?, Side::Far)?;
+//!
+//! assert_eq!(writer.write(b"hello")?, 5); // as much as there is room for
+//! let mut bytes = Vec::new();
+//! let starved = reader.read(&mut bytes)?;
+//! assert_eq!((&bytes[..], starved), (&b"hello"[..], false));
+//!
+//! while writer.write(&[0; 1000])? == 1000 {}
+//! assert!(!writer.starve(), "the lane is full, and nobody has read since");
+//! assert!(reader.read(&mut bytes)?, "the writer is to be told that there is room");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::AtomicU64;
 
 use memmap2::{MmapOptions, MmapRaw};
 
 use crate::map::MapError;
 use crate::memfd::{Memfd, MemfdError, PAGE};
+use crate::protocol::{self, Reading, Shared, Writing};
 
 /// Bytes that one lane holds.
 pub const LANE: u64 = 64 << 10;
@@ -60,7 +79,7 @@ pub fn open(memory: OwnedFd, side: Side) -> Result<(Writer, Reader), OpenError> 
     let writer = Lane { map: Arc::clone(&map), index: mine };
     let reader = Lane { map, index: theirs };
     // A side is opened once, when nothing has passed through it.
-    Ok((Writer { lane: writer, written: 0, read: 0 }, Reader { lane: reader, read: 0 }))
+    Ok((Writer { lane: writer, state: Writing::default() }, Reader { lane: reader, state: Reading::default() }))
 }
 
 /// A pair of lanes could not be opened.
@@ -86,11 +105,11 @@ struct Lane {
 
 impl Lane {
     #[inline]
-    fn word(&self, which: usize) -> &AtomicU64 {
+    fn word(&self, which: usize) -> Shared<'_> {
         let offset = self.index * LANE_WORDS + which;
         // SAFETY: within the first page of the mapping (two lanes of 1 KiB of words), aligned to 8, only ever accessed as
         // an atomic; the mapping lives as long as `self` and the file cannot shrink.
-        unsafe { AtomicU64::from_ptr(self.map.as_mut_ptr().add(offset).cast()) }
+        Shared(unsafe { AtomicU64::from_ptr(self.map.as_mut_ptr().add(offset).cast()) })
     }
 
     /// The two pieces, within the lane, that `length` bytes from a counter on take.
@@ -134,30 +153,18 @@ impl Lane {
 #[derive(Debug)]
 pub struct Writer {
     lane: Lane,
-    written: u64,
-    /// The reader's counter as it was last seen.
-    read: u64,
+    state: Writing<LANE>,
 }
 
 impl Writer {
     /// Writes as much of `bytes` as there is room for, and returns how much that was.
     pub fn write(&mut self, bytes: &[u8]) -> Result<usize, Broken> {
-        let mut room = LANE - (self.written - self.read);
-        if room < bytes.len() as u64 {
-            let read = self.lane.word(READ).load(Ordering::Acquire);
-            if read < self.read || read > self.written {
-                return Err(Broken);
-            }
-            self.read = read;
-            room = LANE - (self.written - read);
-        }
-        let count = bytes.len().min(room as usize);
+        let count = self.state.claim(&self.lane.word(READ), bytes.len())?;
         if count > 0 {
-            // SAFETY: `count` bytes from `written` on are free: the reader has read all before `read`, which it told by
-            // a release store, and does not look beyond `written`.
-            unsafe { self.lane.copy_in(self.written, &bytes[..count]) };
-            self.written += count as u64;
-            self.lane.word(WRITTEN).store(self.written, Ordering::Release);
+            // SAFETY: the protocol says that so many bytes are free: the reader is done with them, and does not look
+            // beyond what is published.
+            unsafe { self.lane.copy_in(self.state.at(), &bytes[..count]) };
+            self.state.publish(&self.lane.word(WRITTEN), count);
         }
         Ok(count)
     }
@@ -165,9 +172,7 @@ impl Writer {
     /// Asks the reader to tell when there is room. Returns whether there is some already, so that nobody waits for what
     /// happened meanwhile.
     pub fn starve(&mut self) -> bool {
-        self.lane.word(STARVED).store(1, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
-        self.lane.word(READ).load(Ordering::Acquire) != self.read
+        self.state.starve(&self.lane.word(STARVED), &self.lane.word(READ))
     }
 }
 
@@ -175,7 +180,7 @@ impl Writer {
 #[derive(Debug)]
 pub struct Reader {
     lane: Lane,
-    read: u64,
+    state: Reading<LANE>,
 }
 
 /// Tells whether a lane holds anything, without the reader at hand.
@@ -188,7 +193,7 @@ impl Gauge {
     /// Whether everything that was written has been read.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.lane.word(WRITTEN).load(Ordering::Acquire) == self.lane.word(READ).load(Ordering::Relaxed)
+        protocol::is_drained(&self.lane.word(WRITTEN), &self.lane.word(READ))
     }
 }
 
@@ -200,27 +205,22 @@ impl Reader {
 
     /// Appends everything that is there to `target`. Returns whether the writer waits for room, and has to be told.
     pub fn read(&mut self, target: &mut Vec<u8>) -> Result<bool, Broken> {
-        let written = self.lane.word(WRITTEN).load(Ordering::Acquire);
-        let length = written.wrapping_sub(self.read);
-        if length > LANE {
-            return Err(Broken);
-        }
+        let length = self.state.available(&self.lane.word(WRITTEN))?;
         if length > 0 {
-            target.reserve(length as usize);
-            // SAFETY: these bytes were published by the writer's release store, which leaves them alone until `read` says
-            // that they were read; room was reserved just above.
-            unsafe { self.lane.copy_out(self.read, length as usize, target) };
-            self.read = written;
-            self.lane.word(READ).store(written, Ordering::Release);
+            target.reserve(length);
+            // SAFETY: the protocol says that so many bytes were published, which the writer leaves alone until they are
+            // given back; room was reserved just above.
+            unsafe { self.lane.copy_out(self.state.at(), length, target) };
+            self.state.consume(&self.lane.word(READ), length);
         }
-        fence(Ordering::SeqCst);
-        let starved = self.lane.word(STARVED);
-        Ok(starved.load(Ordering::Relaxed) != 0 && starved.swap(0, Ordering::Relaxed) != 0)
+        Ok(protocol::take_starved(&self.lane.word(STARVED)))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
+
     use super::*;
 
     fn pair() -> ((Writer, Reader), (Writer, Reader)) {
@@ -287,10 +287,10 @@ mod tests {
     #[test]
     fn counters_out_of_range_are_refused() {
         let ((mut writer, near_reader), (far_writer, mut reader)) = pair();
-        writer.lane.word(WRITTEN).store(LANE + 1, Ordering::Relaxed);
+        writer.lane.word(WRITTEN).0.store(LANE + 1, Ordering::Relaxed);
         assert_eq!(reader.read(&mut Vec::new()), Err(Broken));
-        near_reader.lane.word(READ).store(5, Ordering::Relaxed);
-        writer.lane.word(READ).store(9, Ordering::Relaxed);
+        near_reader.lane.word(READ).0.store(5, Ordering::Relaxed);
+        writer.lane.word(READ).0.store(9, Ordering::Relaxed);
         assert_eq!(writer.write(&vec![0; LANE as usize + 1]), Err(Broken));
         drop(far_writer);
         let other = Memfd::create("other", PAGE).unwrap();

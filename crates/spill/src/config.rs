@@ -52,9 +52,6 @@ impl Config {
         let check = |name, value, good: bool, wanted| {
             if good { Ok(()) } else { Err(OpenError::OutOfRange { name, value, wanted }) }
         };
-        if self.uris.is_empty() {
-            return Err(OpenError::NoTarget);
-        }
         let workers = self.max_io_workers;
         check("maxIoWorkers", workers as u64, (1..=64).contains(&workers), "from 1 to 64")?;
         check("minSpillingSize", self.min_spilling_size, self.min_spilling_size > 0, "above 0")?;

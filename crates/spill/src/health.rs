@@ -67,11 +67,13 @@ impl Health {
         changed.then_some(Change::Suspended(why))
     }
 
-    /// A write succeeded.
+    /// A write succeeded. One that was under way when another was refused says nothing about now.
     pub fn succeeded(&mut self) -> Option<Change> {
-        let changed = *self != Self::Healthy;
-        *self = Self::Healthy;
-        changed.then_some(Change::Recovered)
+        let was_trial = matches!(self, Self::Suspended { probing: true, .. });
+        if was_trial {
+            *self = Self::Healthy;
+        }
+        was_trial.then_some(Change::Recovered)
     }
 
     /// A trial ended without saying anything about the target.
@@ -102,6 +104,7 @@ mod tests {
         assert!(health.admit(SECOND));
         assert_eq!(health.refused(Refusal::Full, SECOND), Some(Change::Suspended(Refusal::Full)));
         assert_eq!(health.refused(Refusal::Full, SECOND), None, "another write that was under way");
+        assert_eq!(health.succeeded(), None, "and one that came through");
         assert!(!health.is_open());
         assert!(!health.admit(SECOND + SECOND / 2));
         assert!(health.admit(SECOND * 2));

@@ -46,6 +46,15 @@ fn objects_of_every_size_come_back_exactly_from_aligned_and_unaligned_memory() {
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "the session's directory is gone");
 }
 
+/// A part of some memory: where it begins, how long it is.
+struct Part(Vec<u8>, usize, usize);
+
+impl AsMut<[u8]> for Part {
+    fn as_mut(&mut self) -> &mut [u8] {
+        &mut self.0[self.1..self.1 + self.2]
+    }
+}
+
 #[test]
 fn aligned_targets_are_filled_where_they_lie() {
     let dir = dir();
@@ -54,12 +63,6 @@ fn aligned_targets_are_filled_where_they_lie() {
     spill.put(1, aligned(&content(1, size))).unwrap();
     let space = vec![0xEE; size + 4096];
     let start = space.as_ptr().align_offset(4096);
-    struct Part(Vec<u8>, usize, usize);
-    impl AsMut<[u8]> for Part {
-        fn as_mut(&mut self) -> &mut [u8] {
-            &mut self.0[self.1..self.1 + self.2]
-        }
-    }
     let (sender, results) = mpsc::channel();
     spill.engine.restore(&key(1), Part(space, start, size), move |part, result| sender.send((part, result)).unwrap());
     let (mut part, result) = results.recv().unwrap();
@@ -122,7 +125,9 @@ fn small_objects_are_fused_until_a_segment_is_full_or_the_time_is_over() {
         config.min_spilling_size = 100 * KIB as u64;
     });
     let results: Vec<_> = (0..100).map(|number| spill.start(number, content(number, KIB))).collect();
-    results.iter().for_each(|result| result.recv().unwrap().unwrap());
+    for result in results {
+        result.recv().unwrap().unwrap();
+    }
     assert_eq!(segments(dir.path()).len(), 1);
     let waiting = spill.start(100, content(100, KIB));
     assert!(waiting.try_recv().is_err());
@@ -132,6 +137,8 @@ fn small_objects_are_fused_until_a_segment_is_full_or_the_time_is_over() {
     spill.start(101, content(101, 200 * KIB)).recv().unwrap().unwrap();
     assert_eq!(segments(dir.path()).len(), 3, "a large one waits for nobody");
 
+    let patient = Spill::open([uri(&dir)], |config| config.flush_after = Duration::MAX);
+    patient.put(0, content(0, KIB)).unwrap();
     let hasty = Spill::open([uri(&dir)], |config| config.flush_after = Duration::from_millis(1));
     hasty.start(0, content(0, KIB)).recv().unwrap().unwrap();
 }
@@ -315,6 +322,10 @@ fn after_shutdown_everything_completes_and_nothing_is_left() {
     }
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     spill.shut();
+    // Who comes later is told so.
+    assert_eq!(spill.put(30, content(30, KIB)), Err(SpillError::ShutDown));
+    assert_eq!(spill.get(1, KIB), Err(RestoreError::ShutDown));
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
 #[test]

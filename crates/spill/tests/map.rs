@@ -123,7 +123,7 @@ fn gone(doomed: impl IntoIterator<Item = Doomed>, targets: &BTreeMap<u64, (usize
     doomed.into_iter().map(check).collect()
 }
 
-fn nth<T: Copy>(from: &[T], index: &prop::sample::Index) -> Option<T> {
+fn nth<T: Copy>(from: &[T], index: prop::sample::Index) -> Option<T> {
     (!from.is_empty()).then(|| from[index.index(from.len())])
 }
 
@@ -150,23 +150,23 @@ fn run(steps: Vec<Step>) {
                 vec![]
             }
             Step::Free(index) => {
-                let Some(key) = nth(&keys, &index) else { continue };
+                let Some(key) = nth(&keys, index) else { continue };
                 model.alive.remove(&key);
                 model.dead.push(key);
                 map.free(&key).unwrap().into_iter().collect()
             }
             Step::FreeAgain(index) => {
-                let Some(key) = nth(&model.dead, &index) else { continue };
+                let Some(key) = nth(&model.dead, index) else { continue };
                 assert!(map.free(&key).is_err() && map.find(&key).is_none() && map.begin_read(&key).is_none());
                 vec![]
             }
             Step::BeginRead(index) => {
-                let Some(key) = nth(&keys, &index) else { continue };
+                let Some(key) = nth(&keys, index) else { continue };
                 model.reads.push(map.begin_read(&key).unwrap().segment);
                 vec![]
             }
             Step::EndRead(index) => {
-                let Some(segment) = nth(&model.reads, &index) else { continue };
+                let Some(segment) = nth(&model.reads, index) else { continue };
                 let at = model.reads.iter().position(|reading| *reading == segment).unwrap();
                 model.reads.swap_remove(at);
                 map.end_read(segment).into_iter().collect()
@@ -214,20 +214,28 @@ fn run(steps: Vec<Step>) {
         };
         let targets: BTreeMap<_, _> = targets.into_iter().chain(model.segments.clone()).collect();
         assert_eq!(gone(doomed, &targets), model.collect());
-        assert_eq!(map.is_sparse(), !model.sparse().is_empty());
-        assert_eq!((map.len(), map.segments()), (model.alive.len(), model.segments.len()));
-        assert_eq!(map.live_bytes(), model.alive.values().map(|object| object.length).sum::<u64>());
-        for (key, object) in &model.alive {
-            let at = map.find(key).unwrap();
-            assert_eq!(
-                (at.segment, at.length, at.target),
-                (object.segment, object.length, model.segments[&object.segment].0)
-            );
-            let sums: Vec<u64> = (0..object.length.div_ceil(CHUNK)).map(|at| object.sum + at).collect();
-            assert_eq!(at.checksums(), sums);
-        }
+        compare(&map, &model);
     }
-    // In the end nothing stays.
+    end(&mut map, model);
+}
+
+fn compare(map: &Map, model: &Model) {
+    assert_eq!(map.is_sparse(), !model.sparse().is_empty());
+    assert_eq!((map.len(), map.segments()), (model.alive.len(), model.segments.len()));
+    assert_eq!(map.live_bytes(), model.alive.values().map(|object| object.length).sum::<u64>());
+    for (key, object) in &model.alive {
+        let at = map.find(key).unwrap();
+        assert_eq!(
+            (at.segment, at.length, at.target),
+            (object.segment, object.length, model.segments[&object.segment].0)
+        );
+        let sums: Vec<u64> = (0..object.length.div_ceil(CHUNK)).map(|at| object.sum + at).collect();
+        assert_eq!(at.checksums(), sums);
+    }
+}
+
+/// In the end nothing stays.
+fn end(map: &mut Map, mut model: Model) {
     if let Some(compaction) = model.compaction.take() {
         map.end_compaction(&compaction.segments, None, true);
     }

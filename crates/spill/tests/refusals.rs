@@ -63,13 +63,12 @@ fn when_all_are_full_objects_stay_and_later_ones_go_where_there_is_room_again() 
         assert!(spill.get(number, MIB).unwrap() == content(number, MIB));
     }
     // While they are left alone nothing is tried: the answer is the same, and comes at once.
-    assert_eq!(refusals(&spill.put(50, content(50, KIB)).unwrap_err()), [Refusal::Full, Refusal::Full]);
+    assert_eq!(refusals(&spill.put(50, content(50, MIB)).unwrap_err()), [Refusal::Full, Refusal::Full]);
     assert_eq!(spill.engine.stats().spilled.failures, 2);
 
     (0..count).for_each(|number| spill.free(number));
     common::wait(|| spill.put(60, content(60, MIB)).ok());
     assert!(spill.get(60, MIB).unwrap() == content(60, MIB));
-    common::wait(|| (0..4).find(|number| spill.put(70 + number, content(0, KIB)).is_err()).is_none().then_some(()));
     let events: Vec<_> = spill.events.try_iter().collect();
     let suspended = events.iter().filter(|event| matches!(event, Event::Suspended { .. })).count();
     assert_eq!(suspended, 2, "{events:?}");
@@ -179,7 +178,7 @@ fn compaction_that_finds_no_room_leaves_everything_readable() {
     for number in 0..2 {
         assert!(spill.get(number, 600 * KIB).unwrap() == content(number, 600 * KIB));
     }
-    assert_eq!(segments(mount.path()).len(), 1, "nothing is left of the try");
+    common::wait(|| (segments(mount.path()).len() == 1).then_some(())); // nothing is left of the try
     (0..2).for_each(|number| spill.free(number));
-    spill.until(|stats| stats.deleted_segments == 1);
+    spill.until(|stats| stats.segments == 0 && stats.deleted_segments > 0);
 }

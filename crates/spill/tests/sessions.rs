@@ -113,17 +113,20 @@ fn a_sweep_touches_nothing_else() {
     assert_eq!(sweep_once(&dir.path().join("missing")), Swept::default(), "what is not there needs no sweep");
 }
 
+/// Ends other threads, also when this one panics.
+struct Stop<'a>(&'a std::sync::atomic::AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn engines_that_start_while_others_sweep_lose_nothing() {
     let dir = dir();
     let path = dir.path().to_str().unwrap().to_owned();
     let stop = std::sync::atomic::AtomicBool::new(false);
-    struct Stop<'a>(&'a std::sync::atomic::AtomicBool);
-    impl Drop for Stop<'_> {
-        fn drop(&mut self) {
-            self.0.store(true, std::sync::atomic::Ordering::Relaxed);
-        }
-    }
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {

@@ -193,7 +193,7 @@ impl<'a> Slot<'a> {
         self.place(record.offset, record.length);
     }
 
-    /// Writes another owner; only the one who claimed the slot does, until it is sealed.
+    /// Writes another owner; only the one who claimed the slot does, until it is sealed, and the daemon from then on.
     pub(crate) fn set_owner(&self, owner: u32) {
         let rest = self.word(4).load(Ordering::Relaxed) & !(u64::from(crate::layout::MAX_SEAT) << 32);
         self.word(4).store(rest | u64::from(owner) << 32, Ordering::Relaxed);

@@ -237,6 +237,27 @@ fn objects_pins_and_drafts_are_counted() {
 }
 
 #[test]
+fn an_adopted_object_outlives_the_seat_that_made_it() {
+    let store = Store::new(16 * MIB);
+    let maker = store.client();
+    let number = maker.params().client;
+    let [kept, small] =
+        [2 * MIB, 100].map(|length| maker.create(id(length as u32), Layout::new(length)).unwrap().seal().unwrap());
+    let mut daemon = store.daemon.lock().unwrap();
+    assert!(daemon.adopt(&kept) && daemon.adopt(&small));
+    assert!(!daemon.adopt(&Locator { generation: kept.generation + 1, ..kept }), "nothing is there");
+    assert_eq!(daemon.owned_by(number).unwrap(), []);
+    drop(daemon);
+    store.gone(maker);
+    let reader = store.client();
+    assert_eq!(reader.pin(&kept).unwrap().bytes().len(), 2 << 20);
+    assert_eq!(reader.lookup(&id(100)), Some(small));
+    store.daemon.lock().unwrap().free(&[kept, small]);
+    assert!(!store.daemon.lock().unwrap().adopt(&kept), "it is gone");
+    drop(reader);
+}
+
+#[test]
 fn a_draft_changes_its_owner_before_it_is_sealed() {
     let store = Store::new(4 * MIB);
     let (owner, worker) = (store.client(), store.client());

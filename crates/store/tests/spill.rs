@@ -67,6 +67,24 @@ fn a_locator_stays_good_wherever_the_bytes_come_back() {
 }
 
 #[test]
+fn a_spilled_object_that_was_adopted_outlives_the_seat_that_made_it() {
+    let store = Store::new();
+    let (maker, reader) = (store.client(), store.client());
+    let number = maker.params().client;
+    let [gone, back] = [1, 2].map(|n| maker.put(id(n), &vec![n as u8; 300_000]).unwrap());
+    let copy = store.spill(&back);
+    store.spill(&gone);
+    store.restore(&back, &copy);
+    assert!(store.daemon().adopt(&gone) && store.daemon().adopt(&back), "without memory, and with other memory");
+    assert_eq!(store.daemon().owned_by(number).unwrap(), []);
+    drop(maker);
+    store.daemon().client_gone(number);
+    store.restore(&gone, &vec![1; 300_000]);
+    assert_eq!(reader.pin(&gone).unwrap().bytes(), vec![1; 300_000]);
+    assert_eq!(reader.pin(&back).unwrap().bytes(), copy);
+}
+
+#[test]
 fn what_is_read_stays_and_can_leave_later_without_being_written_again() {
     let store = Store::new();
     let client = store.client();

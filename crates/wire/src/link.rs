@@ -53,7 +53,30 @@ pub fn introduce(near: &Bell, far: &Bell) -> Result<[Vec<OwnedFd>; 2], LinkError
     Ok([end(far)?, end(near)?])
 }
 
-/// One side of a link. Any thread may send; receiving is for one thread at a time.
+/// One side of a link. Any thread may send or receive.
+///
+/// ```
+/// use heliostat_shm::{bell::Bell, ring::Side};
+/// use heliostat_wire::{Link, Sent, introduce};
+///
+/// // Who knows both makes the link, and passes each side its descriptors.
+/// let (one, two) = (Bell::create()?, Bell::create()?);
+/// let [near, far] = introduce(&one, &two)?;
+/// let near = Link::open(Side::Near, near.try_into().expect("as many as LINK_FDS"))?;
+/// let far = Link::open(Side::Far, far.try_into().expect("as many as LINK_FDS"))?;
+///
+/// assert_eq!(near.send(&"hello")?, Sent::All); // and rings the bell `two`
+/// let long = "long ".repeat(20_000);
+/// assert_eq!(near.send(&long)?, Sent::Waiting, "more than the ring holds");
+///
+/// let mut got: Vec<String> = Vec::new();
+/// while got.len() < 2 {
+///     far.receive(|messages| got.extend::<Vec<String>>(messages))?; // and rings the bell `one`, which tells of room:
+///     near.flush()?;
+/// }
+/// assert_eq!(got, ["hello", &long]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Link {
     sending: Mutex<Sending>,
@@ -106,6 +129,8 @@ impl Link {
             return Ok(Sent::All);
         }
         outbox.push_back(scratch.split_off(written));
+        scratch.clear();
+        give_back(scratch);
         self.flush_locked(&mut sending)
     }
 
@@ -113,6 +138,11 @@ impl Link {
     pub fn flush(&self) -> Result<Sent, LinkError> {
         let mut sending = lock(&self.sending);
         if sending.outbox.is_empty() { Ok(Sent::All) } else { self.flush_locked(&mut sending) }
+    }
+
+    /// Whether something waits in the outbox until the other side has read.
+    pub fn is_waiting(&self) -> bool {
+        !lock(&self.sending).outbox.is_empty()
     }
 
     fn flush_locked(&self, sending: &mut Sending) -> Result<Sent, LinkError> {
@@ -136,32 +166,54 @@ impl Link {
         !self.gauge.is_empty()
     }
 
-    /// Takes all messages that arrived, in order, while others wait for their turn.
+    /// Takes all messages that arrived, in order, while others wait for their turn. What came whole before an error is
+    /// taken too.
     ///
     /// # Errors
-    /// What the other side sent is no message: nothing more can be understood.
+    /// What the other side sent is no message: nothing more can be understood, now or later.
     pub fn receive<M: DeserializeOwned>(&self, take: impl FnOnce(Vec<M>)) -> Result<(), LinkError> {
         let mut receiving = lock(&self.receiving);
         let Receiving { reader, bytes } = &mut *receiving;
-        if reader.read(bytes)? {
+        let read = reader.read(bytes);
+        if read == Ok(true) {
             // Its thread flushes, whatever its event loop does.
             self.bell.knock();
         }
         let mut messages = Vec::new();
-        let mut start = 0;
-        while let Some(length) = frame::length(&bytes[start..])?.filter(|length| *length <= bytes.len() - start) {
-            messages.push(frame::read(&bytes[start + frame::PREFIX..start + length])?);
-            start += length;
-        }
-        bytes.drain(..start);
-        // One large message is no reason to keep as much for ever.
-        if bytes.is_empty() && bytes.capacity() > 4 * ring::LANE as usize {
-            *bytes = Vec::new();
-        }
+        let parsed = parse(bytes, &mut messages);
         if !messages.is_empty() {
             take(messages);
         }
-        Ok(())
+        read?;
+        Ok(parsed?)
+    }
+}
+
+/// Moves the whole messages at the start of `bytes` to `messages`.
+fn parse<M: DeserializeOwned>(bytes: &mut Vec<u8>, messages: &mut Vec<M>) -> Result<(), FrameError> {
+    let mut start = 0;
+    let parsed = loop {
+        match frame::length(&bytes[start..]) {
+            Ok(Some(length)) if length <= bytes.len() - start => {
+                match frame::read(&bytes[start + frame::PREFIX..start + length]) {
+                    Ok(message) => messages.push(message),
+                    Err(error) => break Err(error),
+                }
+                start += length;
+            }
+            Ok(_) => break Ok(()),
+            Err(error) => break Err(error),
+        }
+    };
+    bytes.drain(..start);
+    give_back(bytes);
+    parsed
+}
+
+/// One large message is no reason to keep as much for ever.
+fn give_back(bytes: &mut Vec<u8>) {
+    if bytes.is_empty() && bytes.capacity() > 4 * ring::LANE as usize {
+        *bytes = Vec::new();
     }
 }
 
@@ -212,5 +264,19 @@ mod tests {
         let (near, far) = pair();
         lock(&near.sending).writer.write(&[9, 0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255, 255]).unwrap();
         assert!(matches!(far.receive(|_: Vec<ToPeer>| ()), Err(LinkError::Frame(_))));
+    }
+
+    #[test]
+    fn what_came_before_an_error_is_taken_once() {
+        let (near, far) = pair();
+        near.send(&define(1, 10)).unwrap();
+        near.send(&define(2, 10)).unwrap();
+        lock(&near.sending).writer.write(&[1, 0, 0, 0, 255]).unwrap();
+        near.send(&define(3, 10)).unwrap();
+        let mut got = Vec::new();
+        for _ in 0..2 {
+            assert!(matches!(far.receive(|messages: Vec<ToPeer>| got.extend(messages)), Err(LinkError::Frame(_))));
+        }
+        assert_eq!(got, [define(1, 10), define(2, 10)]);
     }
 }

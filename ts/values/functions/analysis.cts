@@ -14,7 +14,13 @@ export interface Reference {
   readonly called: boolean;
   /** Evaluated while the class itself is made. */
   readonly eager: boolean;
+  /** The property that is read here, if it is nothing else. */
+  readonly member: string | undefined;
 }
+
+/** What vite and vitest make of `import.meta` and `import()`. */
+const VITE_META = /^__vi(te_ssr)?_import_meta__$/;
+const VITE_DYNAMIC = /^__vi(te_ssr)?_dynamic_import__$/;
 
 /** A place in the text. */
 export interface Range {
@@ -114,6 +120,10 @@ class Analyser {
       if (!this.ownsThis) this.outerArguments.push(this.range(node));
       return;
     }
+    if (VITE_META.test(name)) {
+      this.importMeta.push(this.range(node));
+      return;
+    }
     this.references.push({
       name,
       ...this.range(node),
@@ -121,6 +131,7 @@ class Analyser {
       written: false,
       called: false,
       eager: this.eager,
+      member: undefined,
       ...how,
     });
   }
@@ -157,9 +168,18 @@ class Analyser {
       case 'RestElement':
         this.assign(node['argument'], names);
         break;
+      case 'MemberExpression':
+        this.visitChanged(node, names);
+        break;
       default:
         this.visit(node, names);
     }
+  }
+
+  /** A property that is assigned or deleted: the object itself counts, not what it holds. */
+  private visitChanged(node: SyntaxNode, names: Names): void {
+    this.visit(node['object'], names);
+    if (node['computed'] || node['property'].type === 'PrivateIdentifier') this.visit(node['property'], names);
   }
 
   /** Default values and computed keys inside a pattern that declares. */
@@ -312,6 +332,10 @@ class Analyser {
         this.visitClass(node, names);
         return;
       case 'MemberExpression':
+        if (node['object'].type === 'Identifier' && !node['computed'] && node['property'].type === 'Identifier') {
+          this.refer(node['object'], names, { member: node['property'].name });
+          return;
+        }
         this.visit(node['object'], names);
         if (node['computed'] || node['property'].type === 'PrivateIdentifier') this.visit(node['property'], names);
         return;
@@ -325,12 +349,14 @@ class Analyser {
         return;
       case 'AssignmentExpression':
         if (node['left'].type === 'Identifier') this.refer(node['left'], names, { written: true });
-        else if (node['operator'] === '=') this.assign(node['left'], names);
-        else this.visit(node['left'], names);
+        else this.assign(node['left'], names);
         this.visit(node['right'], names);
         return;
       case 'UpdateExpression':
-        if (node['argument'].type === 'Identifier') this.refer(node['argument'], names, { written: true });
+        this.assign(node['argument'], names);
+        return;
+      case 'UnaryExpression':
+        if (node['operator'] === 'delete') this.assign(node['argument'], names);
         else this.visit(node['argument'], names);
         return;
       case 'VariableDeclaration':
@@ -368,7 +394,13 @@ class Analyser {
       case 'ContinueStatement':
         return;
       case 'CallExpression':
-        this.visitCallee(node['callee'], names);
+        if (VITE_DYNAMIC.test(String(node['callee'].name)) && !names.has(node['callee'].name)) {
+          const [source] = node['arguments'] as SyntaxNode[];
+          const specifier: unknown = source?.type === 'Literal' ? source['value'] : undefined;
+          this.dynamicImports.push({ ...this.range(node['callee']), specifier });
+        } else {
+          this.visitCallee(node['callee'], names);
+        }
         for (const argument of node['arguments']) this.visit(argument, names);
         return;
       case 'TaggedTemplateExpression':

@@ -5,6 +5,8 @@
  */
 import { builtinModules, createRequire } from 'node:module';
 import { types } from 'node:util';
+import { outer } from '../../realm.cjs';
+import { ownPrototype, standardKind } from '../kinds.cjs';
 
 /** 'global', 'intrinsic' or a module's name, then keys; a last `get` or `set` names half an accessor. */
 export type BuiltinPath = readonly string[];
@@ -16,7 +18,14 @@ const DEPTH = 3;
 
 /** Where a function of the runtime is found; `url` is that of its script, where it has one. */
 export function builtinFunction(value: CallableFunction, url: string | undefined): BuiltinPath | undefined {
-  return byIntrinsic(value) ?? byGlobalName(value) ?? byModule(value, url);
+  return byIntrinsic(value) ?? byGlobalName(value) ?? ofOtherRealm(value) ?? byModule(value, url);
+}
+
+/** A builtin class of another realm stands for this realm's. */
+function ofOtherRealm(value: CallableFunction): BuiltinPath | undefined {
+  const prototype: unknown = Object.getOwnPropertyDescriptor(value, 'prototype')?.value;
+  if (typeof prototype !== 'object' || prototype === null || standardKind(prototype) === undefined) return undefined;
+  return ownPrototype(prototype) === prototype ? undefined : ['global', value.name];
 }
 
 /** Where a namespace or a singleton of the runtime is found. */
@@ -187,7 +196,7 @@ function findIntrinsics(): Record<string, object> {
 
 /** Public modules that this process has loaded: a value of another one cannot have been met. */
 function loadedModules(): string[] {
-  const { moduleLoadList } = process as unknown as { moduleLoadList: string[] };
+  const { moduleLoadList } = outer.process as unknown as { moduleLoadList: string[] };
   const loaded = new Set(moduleLoadList.map((entry) => entry.replace(/^NativeModule /, '')));
   return builtinModules.filter(
     (name) => loaded.has(name) && !name.startsWith('_') && !['punycode', 'sys', 'wasi'].includes(name),

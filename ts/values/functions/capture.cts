@@ -3,6 +3,7 @@ import { Refusal } from '../refusal.cjs';
 import { Cell } from './cell.cjs';
 import type { Internals, Scope } from './inspector.cjs';
 import { endInspection, inspectInternals } from './inspector.cjs';
+import { isViteModule } from './namespaces.cjs';
 import type { ImportedModule } from './packages.cjs';
 import { directoryOf, importedModule, requiredExports } from './packages.cjs';
 import { WRAPPER_HEAD } from './rewriting.cjs';
@@ -257,6 +258,11 @@ function readVariable(scope: Scope, name: string, template: Template): unknown {
 function isScopeOfModule(scopes: readonly Scope[], index: number, script: Script): boolean {
   const { kind } = scopes[index] as Scope;
   if (kind === 'Module' || kind.startsWith('Script')) return true;
+  if (kind.startsWith('Block')) {
+    const around = scopes.slice(index + 1).filter((scope) => !scope.kind.startsWith('Script'));
+    if (around.length > 1 || around.some((scope) => !scope.kind.startsWith('Closure'))) return false;
+    return isViteModule(script, Object.keys((scopes[index] as Scope).variables));
+  }
   if (script.facts.isModule || !/^(file:|\/)/.test(script.url)) return false;
   if (!kind.startsWith('Closure') || script.source.startsWith(WRAPPER_HEAD)) return false;
   return scopes.slice(index + 1).every((scope) => scope.kind.startsWith('Script'));

@@ -1,5 +1,6 @@
 /** Compiling the text of functions at its original place, and what their wrappers bind. */
 import { Script } from 'node:vm';
+import { isInner } from '../../realm.cjs';
 import { hooks } from '../hooks.cjs';
 import { ImportKind, importAgain } from './packages.cjs';
 import { WRAPPER_TAIL, wrapperNames } from './rewriting.cjs';
@@ -66,16 +67,27 @@ export function compile(code: Code): Wrapper {
   const key = `${code.url}\0${code.line}\0${code.column}\0${head}${code.text}`;
   let wrapper = wrappers.get(key);
   if (wrapper === undefined) {
-    const script = new Script(head + code.text + tail, {
-      filename: code.url,
-      lineOffset: code.line,
-      columnOffset: code.column - head.length,
-    });
-    wrapper = script.runInThisContext() as Wrapper;
+    wrapper = isInner ? evaluate(code, head, tail) : run(code, head, tail);
     if (wrappers.size >= MOST_WRAPPERS) wrappers.clear();
     wrappers.set(key, wrapper);
   }
   return wrapper;
+}
+
+function run(code: Code, head: string, tail: string): Wrapper {
+  const script = new Script(head + code.text + tail, {
+    filename: code.url,
+    lineOffset: code.line,
+    columnOffset: code.column - head.length,
+  });
+  return script.runInThisContext() as Wrapper;
+}
+
+/** `vm` would compile in Node's own realm; what is evaluated is of this one, and blank lines put it in its place. */
+function evaluate(code: Code, head: string, tail: string): Wrapper {
+  // biome-ignore lint/security/noGlobalEval: a function by value is code, and nothing else compiles it in this realm
+  const indirect = globalThis.eval;
+  return indirect(`${'\n'.repeat(code.line)}${head}${code.text}${tail}\n//# sourceURL=${code.url}`) as Wrapper;
 }
 
 function surroundings(code: Code): { head: string; tail: string } {

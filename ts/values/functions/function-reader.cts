@@ -15,6 +15,7 @@ import { compile, guard, importerFor } from './compile.cjs';
 import { loadedModule } from './imports.cjs';
 import { stateOf } from './module-state.cjs';
 import { OWN_PREFIX } from './named.cjs';
+import { counters } from './namespaces.cjs';
 import type { ImportedModule } from './packages.cjs';
 import { directoryOf, fileOf, requireFor } from './packages.cjs';
 import {
@@ -40,6 +41,12 @@ function newTarget(prototype: object): CallableFunction {
   function target() {}
   target.prototype = prototype;
   return target;
+}
+
+/** What this package's own paths name. */
+function ownBuiltin(path: readonly string[]): CallableFunction {
+  if (path[1] === 'guard') return guard;
+  return path[1] === 'counters' ? counters : importerFor(path[2] ?? '');
 }
 
 export class FunctionReader {
@@ -143,7 +150,7 @@ export class FunctionReader {
     const path: string[] = [];
     for (let left = reader.count(2); left > 0; left--) path.push(reader.text());
     if (path[0] === OWN_PREFIX) {
-      return reader.register(path[1] === 'guard' ? guard : importerFor(path[2] ?? ''));
+      return reader.register(ownBuiltin(path));
     }
     const value = resolveBuiltin(path);
     if (value === undefined) throw new Refusal(`holds ${path.join('.')}, which this runtime lacks`);

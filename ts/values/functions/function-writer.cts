@@ -2,9 +2,11 @@
  * Writes functions and classes into the same graph as data. A function's record makes the function; what it captures
  * and owns follows later, in the order in which the functions were met, so that functions may refer to each other.
  */
+import { types } from 'node:util';
 import { FLAG_CODE, FLAG_MODULES, Tag } from '../format.cjs';
 import { hooks } from '../hooks.cjs';
 import { classes } from '../identity.cjs';
+import { isFunctionPrototype, ownPrototype } from '../kinds.cjs';
 import { writeProperties } from '../object-writer.cjs';
 import { Step } from '../path.cjs';
 import { Refusal } from '../refusal.cjs';
@@ -16,10 +18,11 @@ import { CodeTable } from './code-table.cjs';
 import { Fingerprints } from './fingerprints.cjs';
 import type { Internals } from './inspector.cjs';
 import { NamedValues } from './named.cjs';
+import { counters, holdsState, isCounter, isNamespace, membersOf, viteModule } from './namespaces.cjs';
 import type { PrivateParts } from './prototypes.cjs';
 import { checkPrototype } from './prototypes.cjs';
 import type { ModuleVariable } from './scripts.cjs';
-import type { Template } from './templates.cjs';
+import type { Template, TemplateVariable } from './templates.cjs';
 import { MEMBER_GET, MEMBER_SET, MEMBER_VALUE, PrototypeKind, VariableKind } from './wire.cjs';
 
 interface Member {
@@ -30,13 +33,6 @@ interface Member {
 }
 
 const NO_MEMBERS: ReadonlySet<string> = new Set();
-
-const FUNCTION_PROTOTYPES = new Set<unknown>([
-  Function.prototype,
-  Object.getPrototypeOf(async () => {}),
-  Object.getPrototypeOf(function* () {}),
-  Object.getPrototypeOf(async function* () {}),
-]);
 
 export class FunctionWriter {
   readonly out: Writer;
@@ -51,6 +47,7 @@ export class FunctionWriter {
   private readonly fingerprints: Fingerprints;
   private readonly cells = new Map<CapturedCell, number>();
   private readonly moduleValues = new Set<string>();
+  private readonly narrow = new Map<object, Map<string, object>>();
   private readonly members = new Map<CallableFunction, Member>();
   private readonly pending: { path: string; write: () => void }[] = [];
   private flushed = 0;
@@ -339,9 +336,38 @@ export class FunctionWriter {
     for (const variable of template.variables) {
       if (variable.isEager !== eager) continue;
       path.at(Step.Captured, variable.name);
-      this.out.attempt(() => this.writeVariable(this.capture.captured(value, template, variable, holder)));
+      this.out.attempt(() => {
+        const captured = this.capture.captured(value, template, variable, holder);
+        this.writeVariable(this.narrowed(captured, variable, template));
+      });
     }
     path.depth--;
+  }
+
+  /** In place of a module's exports those of their members that are read, and nothing in place of what counts them. */
+  private narrowed(captured: Captured, { name, members }: TemplateVariable, { script }: Template): Captured {
+    const value = captured.how === 'cell' ? captured.cell.value : captured.how === 'value' ? captured.value : undefined;
+    if (isCounter(name, value, script)) return { how: 'value', value: counters, module: undefined };
+    if (!isNamespace(name, value, script)) return captured;
+    if (members === undefined) {
+      const module = viteModule(name, script);
+      return module === undefined ? captured : { how: 'import', module, name: '*', value };
+    }
+    if (holdsState(value, members)) return captured;
+    // What is found by name as a whole goes by its name.
+    if (!types.isProxy(value) && this.named.find(value) !== undefined) return captured;
+    const key = members.join();
+    let made = this.narrow.get(value);
+    if (made === undefined) {
+      made = new Map();
+      this.narrow.set(value, made);
+    }
+    let part = made.get(key);
+    if (part === undefined) {
+      part = membersOf(value, members, this.capture);
+      made.set(key, part);
+    }
+    return { how: 'value', value: part, module: undefined };
   }
 
   private writeVariable(captured: Captured): void {
@@ -474,7 +500,8 @@ export class FunctionWriter {
     out.path.at(Step.Property, 'prototype');
     if (isOwn) {
       const keys = Reflect.ownKeys(prototype).filter((key) => key !== 'constructor');
-      const parent = Object.getPrototypeOf(prototype) as object | null;
+      const found = Object.getPrototypeOf(prototype) as object | null;
+      const parent = found === null ? null : ownPrototype(found);
       if (keys.length === 0 && parent === Object.prototype) {
         out.byte(PrototypeKind.Untouched);
       } else {
@@ -497,7 +524,7 @@ export class FunctionWriter {
     const { out } = this;
     writeProperties(out, value, this.added(value, skipped, texts ?? NO_MEMBERS));
     const prototype = Object.getPrototypeOf(value) as object | null;
-    const isChanged = texts === undefined && !FUNCTION_PROTOTYPES.has(prototype);
+    const isChanged = texts === undefined && !isFunctionPrototype(prototype);
     out.byte(isChanged ? 1 : 0);
     if (isChanged) out.slot(prototype);
     out.byte(Object.isFrozen(value) ? 3 : Object.isSealed(value) ? 2 : Object.isExtensible(value) ? 0 : 1);

@@ -6,6 +6,7 @@
 
 import type { Runtime } from 'node:inspector';
 import { Session } from 'node:inspector';
+import { outer } from '../../realm.cjs';
 import { Refusal } from '../refusal.cjs';
 
 /** The internal slots of a function or object. */
@@ -90,9 +91,9 @@ function connect(): void {
       scripts.set(id, { id, url, hash, isModule: params.isModule === true, startLine, startColumn });
     }
   });
-  // The session sees objects through what it evaluates: the box is global for that one moment.
+  // The session sees objects through what it evaluates, in Node's own realm: the box is global there for that one moment.
   const name = Symbol.for('heliostat.inspector');
-  const global = globalThis as unknown as Record<symbol, unknown>;
+  const global = outer as unknown as Record<symbol, unknown>;
   global[name] = box;
   const expression = 'globalThis[Symbol.for("heliostat.inspector")]';
   boxId = post<Runtime.EvaluateReturnType>('Runtime.evaluate', { expression, objectGroup: 'box' }).result

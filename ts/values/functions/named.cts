@@ -6,6 +6,7 @@ import type { BuiltinPath } from './builtins.cjs';
 import { builtinFunction, builtinObject, isNative } from './builtins.cjs';
 import type { Capture } from './capture.cjs';
 import { guard, importerDirectory } from './compile.cjs';
+import { counters } from './namespaces.cjs';
 import type { ImportedModule } from './packages.cjs';
 import { fileOf, ImportKind, importedFile, requireDirectory, requiredExport } from './packages.cjs';
 
@@ -70,6 +71,7 @@ export class NamedValues {
       const path = builtinFunction(value, undefined);
       return path && { how: 'builtin', path };
     }
+    if (value === counters) return { how: 'builtin', path: [OWN_PREFIX, 'counters'] };
     if (value === guard) return { how: 'builtin', path: [OWN_PREFIX, 'guard'] };
     const importing = importerDirectory(value);
     if (importing !== undefined) return { how: 'builtin', path: [OWN_PREFIX, 'import', importing] };

@@ -236,8 +236,15 @@ const requires = new WeakMap<CallableFunction, string>();
 /** The directory for which a `require` looks, if a value is one. */
 export function requireDirectory(value: CallableFunction): string | undefined {
   const made = requires.get(value);
-  if (made !== undefined || (value as NodeJS.Require).cache !== require.cache) return made;
+  if (made !== undefined || !isRequire(value)) return made;
   return (value as NodeJS.Require).resolve?.paths?.('x')?.[0]?.replace(/\/node_modules$/, '');
+}
+
+/** Node's, and what test runners put in its place. */
+function isRequire(value: CallableFunction): boolean {
+  const { cache, resolve } = value as NodeJS.Require;
+  if (cache === require.cache) return true;
+  return Object.hasOwn(value, 'cache') && Object.hasOwn(value, 'main') && typeof resolve?.paths === 'function';
 }
 
 /** `require` as a file of a directory had it; where the directory does not exist, packages are looked for here. */

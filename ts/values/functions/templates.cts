@@ -19,6 +19,8 @@ export interface TemplateVariable {
   readonly isCell: boolean;
   /** Needed while the class is made. */
   readonly isEager: boolean;
+  /** The properties that are read of it, when nothing else is done with it. */
+  readonly members: readonly string[] | undefined;
 }
 
 /** What a function's place in a script says about it, whatever its variables hold. */
@@ -90,7 +92,7 @@ function makeTemplate(
     // An import that leads to no module of the user's is a package's: it is imported again.
     const isImport = declared.script === script && script.importOf(name) !== undefined;
     const isCell = scope !== undefined && !isImport && declared.script.mayAssign(declared.name);
-    variables.push({ name, isCell, isEager });
+    variables.push({ name, isCell, isEager, members: membersRead(analysis, name) });
   }
   const cells = new Set(variables.filter(({ isCell }) => isCell).map(({ name }) => name));
   const position = placeOf(script, offset);
@@ -110,6 +112,16 @@ function makeTemplate(
         ? { ...classParts(analysis.root), members: memberTexts(analysis) }
         : undefined,
   };
+}
+
+function membersRead({ references }: Analysis, name: string): string[] | undefined {
+  const members = new Set<string>();
+  for (const reference of references) {
+    if (reference.name !== name) continue;
+    if (reference.member === undefined) return undefined;
+    members.add(reference.member);
+  }
+  return [...members];
 }
 
 function refuseUnsendable(analysis: Analysis, script: Script, offset: number): void {

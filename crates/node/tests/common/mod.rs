@@ -251,6 +251,8 @@ impl Leased {
             by_ref: Vec::new(),
             returns: None,
             seat: 0,
+            timed: false,
+            retries_errors: false,
         };
         self.line.send(&ToPeer::Run(Box::new(spec)));
     }
@@ -278,6 +280,7 @@ pub fn stand_in() {
     let token = u128::from_str_radix(&token, 16).expect("32 hexadecimal digits");
     let mut node = Client::join(Line::dial(Path::new(&socket)), Role::Worker { token });
     let mut peers: Vec<Peer> = Vec::new();
+    let mut held = Vec::new();
     loop {
         let mut fds = [
             PollFd::new(&node.line.channel, PollFlags::IN),
@@ -303,16 +306,16 @@ pub fn stand_in() {
             while let Some(message) = peer.look() {
                 let ToPeer::Run(spec) = message else { panic!("{message:?}") };
                 let Blob::Inline(command) = &spec.args else { panic!("{spec:?}") };
-                let said = obey(&mut node, &spec.name, &String::from_utf8_lossy(command));
+                let said = obey(&mut node, &mut held, &spec.name, &String::from_utf8_lossy(command));
                 let value = Value::Ready(Blob::Inline(Bytes::new(said.into_bytes())));
-                peer.send(&ToPeer::Done { task: spec.task, attempt: 0, values: vec![value], nanos: 0 });
+                peer.send(&ToPeer::Done { task: spec.task, attempt: 0, values: vec![value], nanos: 0, again: false });
             }
         }
     }
 }
 
 /// Does what a task would do.
-fn obey(node: &mut Client, name: &str, command: &str) -> String {
+fn obey(node: &mut Client, held: &mut Vec<Vec<u8>>, name: &str, command: &str) -> String {
     let marker = format!("\x1e{} {name}\n", std::env::var("HELIOSTAT_MARKER").expect("the node gives a marker"));
     std::io::stdout().write_all(marker.as_bytes()).expect("stdout");
     std::io::stderr().write_all(marker.as_bytes()).expect("stderr");
@@ -335,6 +338,15 @@ fn obey(node: &mut Client, name: &str, command: &str) -> String {
                 writeln!(out, "{n}").expect("stdout");
             }
             out.flush().expect("stdout");
+            String::new()
+        }
+        "hold" => {
+            let bytes = rest.parse::<usize>().expect("a number of MiB") << 20;
+            held.push(std::hint::black_box(vec![1_u8; bytes]));
+            String::new()
+        }
+        "lend" => {
+            node.send(&ToDaemon::Lends(true));
             String::new()
         }
         "child" => {

@@ -11,6 +11,7 @@ use super::*;
 enum Event {
     Ready,
     SpawnFailed,
+    Killed,
     Cancelled,
     Resume,
     Request { client: usize, shape: usize },
@@ -27,6 +28,7 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         5 => Just(Event::Ready),
         1 => Just(Event::SpawnFailed),
+        1 => Just(Event::Killed),
         1 => Just(Event::Cancelled),
         2 => Just(Event::Resume),
         6 => (0..3_usize, 0..6_usize).prop_map(|(client, shape)| Event::Request { client, shape }),
@@ -169,6 +171,11 @@ impl World {
                 let actions = self.schedule.worker_spawn_failed(&Failure::new("WORKER_CRASHED", "no"));
                 self.apply(actions);
             }
+            Event::Killed if self.starting > 0 => {
+                self.starting -= 1;
+                let actions = self.schedule.start_killed(&Failure::new("WORKER_CRASHED", "no"));
+                self.apply(actions);
+            }
             Event::Cancelled if self.starting > 0 => {
                 self.starting -= 1;
                 let actions = self.schedule.start_cancelled();
@@ -211,7 +218,7 @@ impl World {
                     self.apply(actions);
                 }
             }
-            Event::Ready | Event::SpawnFailed | Event::Cancelled => {}
+            Event::Ready | Event::SpawnFailed | Event::Killed | Event::Cancelled => {}
         }
     }
 

@@ -4,7 +4,7 @@ use heliostat_proto::WorkerId;
 
 use super::amounts::{Amounts, CPU};
 use super::pending::Group;
-use super::{Action, Activity, Lease, START_FAILURES, Schedule};
+use super::{Action, Activity, Lease, Schedule};
 
 /// One look at all that waits.
 #[derive(Debug, Default)]
@@ -91,7 +91,8 @@ impl Schedule {
         state.last = Some(client);
         let pid = state.pid;
         self.used.put(&amounts);
-        self.leases.insert(lease, Lease { client, worker, amounts, waiting: false, recalled: false });
+        let entry = Lease { client, worker, amounts, waiting: false, recalled: false, retriable: true };
+        self.leases.insert(lease, entry);
         self.held.entry(client).or_default().insert(lease);
         Some(Action::Grant { client, request, lease, worker, pid })
     }
@@ -101,10 +102,10 @@ impl Schedule {
             return None;
         }
         let usable = self.workers.values().filter(|worker| worker.activity != Activity::Ending).count();
-        let ahead = if self.failures < START_FAILURES { self.floor.saturating_sub(usable) } else { 0 };
+        let ahead = if self.is_hopeless() { 0 } else { self.floor.saturating_sub(usable) };
         let room = self.cap.saturating_sub(self.workers.len() + self.starting);
         let mut count = ahead.max(wanted as usize).saturating_sub(self.starting).min(room);
-        if self.failures > 0 {
+        if self.failures > 0 || self.killed > 0 {
             // One at a time until a start succeeds again.
             count = count.min(1_usize.saturating_sub(self.starting));
         }

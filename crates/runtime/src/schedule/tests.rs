@@ -282,6 +282,41 @@ fn starts_that_fail_are_tried_again_with_pauses_then_requests_are_refused() {
 }
 
 #[test]
+fn starts_that_somebody_else_ends_are_tried_again_for_long() {
+    let killed = Failure::new("WORKER_CRASHED", "was killed by SIGKILL");
+    let mut schedule = Schedule::new(&cpu(4.0));
+    assert_eq!(schedule.prestart(4), [Action::Spawn { count: 4 }]);
+    schedule.request_lease(DRIVER, 1, &cpu(1.0));
+    for failures in 1..=4 {
+        assert_eq!(schedule.start_killed(&killed), [Action::BackOff { failures }]);
+    }
+    assert_eq!(schedule.resume_spawning(), [Action::Spawn { count: 1 }], "one at a time until one succeeds");
+    for _ in 4..KILLED_STARTS - 1 {
+        assert!(!schedule.start_killed(&killed).iter().any(|action| matches!(action, Action::Refuse { .. })));
+        assert_eq!(schedule.resume_spawning(), [Action::Spawn { count: 1 }]);
+    }
+    let actions = schedule.start_killed(&killed);
+    assert!(
+        actions.iter().any(|action| matches!(action, Action::Refuse { request: 1, .. })),
+        "it has to end some time"
+    );
+}
+
+#[test]
+fn a_lease_says_whether_its_tasks_are_tried_again() {
+    let mut schedule = node(&cpu(2.0), 1);
+    assert_eq!(schedule.lease_of(worker(0)), None);
+    let lease = take(&mut schedule, DRIVER, 1, &cpu(1.0));
+    assert_eq!(schedule.lease_of(worker(0)), Some((lease, true)));
+    schedule.lease_retriable(OTHER, lease, false);
+    assert_eq!(schedule.lease_of(worker(0)), Some((lease, true)), "not its lease");
+    schedule.lease_retriable(DRIVER, lease, false);
+    assert_eq!(schedule.lease_of(worker(0)), Some((lease, false)));
+    schedule.return_lease(DRIVER, lease);
+    assert_eq!(schedule.lease_of(worker(0)), None);
+}
+
+#[test]
 fn failed_starts_refuse_nobody_while_a_worker_makes_progress() {
     let crash = Failure::new("WORKER_CRASHED", "exited with code 1");
     let mut schedule = node(&cpu(2.0), 1);

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::lane::Class;
 use super::write::{detail, refusal, write_segment};
-use super::{DELETE_PAUSE, Shared};
+use super::{DELETE_PAUSE, Shared, contained};
 use crate::Key;
 use crate::map::{Compaction, Written};
 use crate::storage::StorageError;
@@ -70,7 +70,8 @@ impl Shared {
         let Some(target) = state.choose(&[], now) else { return Err(StorageError::Cancelled) };
         let number = state.number();
         drop(state);
-        let result = write_segment(self.storage(target), (self.session, number), objects, &OnceLock::new());
+        let name = (self.session, number);
+        let result = contained(|| write_segment(self.storage(target), name, objects, &OnceLock::new()));
         let mut state = self.lock();
         let health = &mut state.targets[target].health;
         let (change, text) = match &result {

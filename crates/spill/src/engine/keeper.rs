@@ -21,7 +21,7 @@ fn keep(shared: &Arc<Shared>) {
         let mut state = shared.lock();
         let now = Instant::now();
         let notices = std::mem::take(&mut state.notices);
-        let due = state.batch.since.is_some_and(|since| now >= since + shared.flush_after);
+        let due = state.batch.since.is_some_and(|since| now.duration_since(since) >= shared.flush_after);
         let batch = if due { state.take_batch() } else { Vec::new() };
         let (ready, waiting): (Vec<_>, Vec<_>) =
             std::mem::take(&mut state.undeleted).into_iter().partition(|retry| retry.at <= now);
@@ -30,10 +30,11 @@ fn keep(shared: &Arc<Shared>) {
         let compact = state.map.is_sparse() && !state.compacting && !pausing && !state.closed;
         let quiet = notices.is_empty() && batch.is_empty() && ready.is_empty() && !compact;
         if quiet && state.closed && state.under_way.is_empty() {
+            state.keeper_ended = true;
             return;
         }
         if quiet && now < heartbeat {
-            let flush = state.batch.since.map(|since| since + shared.flush_after);
+            let flush = state.batch.since.and_then(|since| since.checked_add(shared.flush_after));
             let retry = state.undeleted.iter().map(|retry| retry.at).min();
             let resume = state.compact_after.filter(|_| state.map.is_sparse());
             let until = [flush, retry, resume].into_iter().flatten().fold(heartbeat, Instant::min);

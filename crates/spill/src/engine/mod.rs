@@ -7,6 +7,7 @@ mod read;
 mod state;
 mod write;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use crate::config::{Config, Event};
 use crate::error::{OpenError, SpillError};
 use crate::map::Doomed;
 use crate::stats::Stats;
-use crate::storage::{self, Storage};
+use crate::storage::{self, Refusal, Storage, StorageError};
 use crate::{Key, Session};
 
 /// First pause before a failed deletion is tried again; doubled each time.
@@ -27,8 +28,11 @@ const LONGEST_DELETE_PAUSE: Duration = Duration::from_secs(60);
 
 /// Spills objects and restores them.
 ///
-/// Every call returns at once. Completions are called from the engine's threads, exactly once, and must not block; they
-/// may call the engine. Bytes that were handed over are held until their completion has been called.
+/// Every call but [`Engine::shutdown`] returns at once. Completions are called from the engine's threads (after a shutdown
+/// from the caller's), exactly once, and must not block; they may call the engine. Bytes that were handed over are let go
+/// before their completion is called; the connection to a server may hold them for a moment longer.
+///
+/// Dropping an engine shuts it down and waits for at most 10 seconds.
 pub struct Engine {
     shared: Arc<Shared>,
 }
@@ -59,8 +63,17 @@ impl Engine {
     /// Starts an engine. Touches no storage: what is wrong with a directory or a server shows in events and errors later,
     /// what is wrong with the settings shows here.
     pub fn open(config: Config) -> Result<Self, OpenError> {
-        config.check()?;
+        config.check()?; // before the settings are used
         let storages = storage::open(&config)?;
+        Self::with_storages(config, storages)
+    }
+
+    /// The same over storages of the caller's own, instead of those that `config.uris` names.
+    pub fn with_storages(config: Config, storages: Vec<Arc<dyn Storage>>) -> Result<Self, OpenError> {
+        config.check()?;
+        if storages.is_empty() {
+            return Err(OpenError::NoTarget);
+        }
         let threads = config.max_io_workers;
         let lanes: Vec<_> = storages.into_iter().map(|storage| Arc::new(Lane::new(storage, threads))).collect();
         let shared = Arc::new(Shared {
@@ -102,10 +115,7 @@ impl Engine {
             None
         };
         if let Some(error) = refused {
-            state.notices.push(Box::new(move || (pending.done)(Err(error))));
-            drop(state);
-            self.shared.wake.notify_one();
-            return;
+            return self.shared.notify(state, move || (pending.done)(Err(error)));
         }
         state.under_way.insert(key);
         let size = pending.bytes.len() as u64;
@@ -163,9 +173,7 @@ impl Engine {
         if state.batch.objects.is_empty() {
             state.batch = Batch::default();
         }
-        state.notices.push(Box::new(move || (pending.done)(Err(SpillError::Freed))));
-        drop(state);
-        self.shared.wake.notify_one();
+        self.shared.notify(state, move || (pending.done)(Err(SpillError::Freed)));
         true
     }
 
@@ -234,9 +242,27 @@ impl std::fmt::Debug for Engine {
     }
 }
 
+/// A bug in a storage, or in a library that it uses, fails one request; nobody waits for an answer that never comes.
+fn contained<T, E: From<StorageError>>(call: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    std::panic::catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| {
+        Err(StorageError::Refused { why: Refusal::Failed, detail: "its client panicked; this is a bug".into() }.into())
+    })
+}
+
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Calls a caller back, but not from its own call: it may hold locks that the callback wants.
+    fn notify(&self, mut state: MutexGuard<'_, State>, notice: impl FnOnce() + Send + 'static) {
+        if state.keeper_ended {
+            drop(state);
+            return notice();
+        }
+        state.notices.push(Box::new(notice));
+        drop(state);
+        self.wake.notify_one();
     }
 
     fn now(&self) -> Duration {
@@ -268,9 +294,9 @@ impl Shared {
         self.push(target, Class::Chore, move |shared| {
             let storage = shared.storage(target);
             let uri = storage.uri().to_owned();
-            match storage.sweep() {
+            match contained(|| storage.sweep()) {
                 Ok(swept) => shared.tell(Event::Swept { uri, swept }),
-                Err(storage::StorageError::Cancelled) => {}
+                Err(StorageError::Cancelled) => {}
                 Err(error) => shared.tell(Event::SweepFailed { uri, detail: error.to_string() }),
             }
         });
@@ -278,7 +304,7 @@ impl Shared {
 
     fn push_delete(self: &Arc<Self>, doomed: Doomed, pause: Duration) {
         self.push(doomed.target, Class::Small, move |shared| {
-            let result = shared.storage(doomed.target).remove(doomed.segment);
+            let result = contained(|| shared.storage(doomed.target).remove(doomed.segment));
             let mut state = shared.lock();
             match result {
                 Ok(()) => state.deleted_segments += 1,
@@ -295,7 +321,7 @@ impl Shared {
     /// The last thread of a target: what is left of the session there goes.
     fn lane_ended(&self, target: usize) {
         let storage = self.storage(target);
-        let result = storage.close();
+        let result = contained(|| storage.close());
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = result {
             open.failures.push((storage.uri().to_owned(), error.to_string()));

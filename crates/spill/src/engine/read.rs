@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::lane::Class;
-use super::{DELETE_PAUSE, Engine, Shared};
+use super::{DELETE_PAUSE, Engine, Shared, contained};
 use crate::config::Event;
 use crate::error::RestoreError;
 use crate::map::Location;
@@ -63,9 +63,7 @@ impl Engine {
                 return;
             }
         };
-        state.notices.push(Box::new(move || done(target, Err(error))));
-        drop(state);
-        self.shared.wake.notify_one();
+        self.shared.notify(state, move || done(target, Err(error)));
     }
 }
 
@@ -76,11 +74,11 @@ impl Shared {
         }
         let lane = &self.lanes[at.target];
         let helpers = lane.idle().min(self.threads - 1);
-        let mut read = || {
+        let read = || {
             let segment = lane.storage.open(at.segment)?;
             verify::read(&*segment, &lane.buffers, (self.session, at), start, into, helpers)
         };
-        read().map_err(|error| RestoreError::of(error, lane.storage.uri()))
+        contained(read).map_err(|error| RestoreError::of(error, lane.storage.uri()))
     }
 
     fn read_ended(self: &Arc<Self>, at: &Location, length: u64, result: &Result<(), RestoreError>) {

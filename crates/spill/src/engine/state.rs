@@ -65,6 +65,8 @@ pub(super) struct State {
     pub(super) compact_after: Option<Instant>,
     /// Callbacks for the keeper to run.
     pub(super) notices: Vec<Job>,
+    /// The keeper has ended, after a shutdown: callbacks run where they are found to be due.
+    pub(super) keeper_ended: bool,
     pub(super) undeleted: Vec<Retry>,
     /// Segments that were found damaged: told once.
     pub(super) damaged: HashSet<u64>,

@@ -4,9 +4,9 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
-use super::Shared;
 use super::lane::Class;
 use super::state::{Pending, State};
+use super::{Shared, contained};
 use crate::config::Event;
 use crate::error::SpillError;
 use crate::format::{Layout, checksums, header, tail};
@@ -62,11 +62,7 @@ impl Shared {
         }
         state.spilling.end((0, 0), failed);
         // Not here: the caller's thread may be the one that called `spill`.
-        state
-            .notices
-            .push(Box::new(move || notices.into_iter().for_each(|(pending, error)| (pending.done)(Err(error)))));
-        drop(state);
-        self.wake.notify_one();
+        self.notify(state, move || notices.into_iter().for_each(|(pending, error)| (pending.done)(Err(error))));
     }
 
     fn write(self: &Arc<Self>, target: usize, mut attempt: Attempt) {
@@ -80,7 +76,8 @@ impl Shared {
             Err(StorageError::Cancelled)
         } else if open {
             let objects: Vec<_> = attempt.objects.iter().map(|pending| (pending.key, pending.bytes.clone())).collect();
-            write_segment(storage, (self.session, number), &objects, &attempt.sums).map(|written| (target, written))
+            let name = (self.session, number);
+            contained(|| write_segment(storage, name, &objects, &attempt.sums))
         } else {
             // It was suspended while the batch waited.
             Err(StorageError::Refused { why: Refusal::Failed, detail: String::new() })
@@ -88,11 +85,7 @@ impl Shared {
         let mut state = self.lock();
         state.targets[target].load -= attempt.bytes;
         match result {
-            Ok((target, written)) => {
-                let change = state.targets[target].health.succeeded();
-                self.finish(state, target, written, attempt.objects);
-                self.tell_change(target, change, "");
-            }
+            Ok(written) => self.finish(state, target, written, attempt.objects),
             Err(StorageError::Cancelled) => {
                 state.targets[target].health.undecided();
                 drop(state);
@@ -123,6 +116,7 @@ impl Shared {
         written: Segment,
         objects: Vec<Pending>,
     ) {
+        let change = state.targets[target].health.succeeded();
         state.map.add(written.into_map(target));
         let bytes = objects.iter().map(|pending| pending.bytes.len() as u64).sum();
         state.spilling.end((objects.len() as u64, bytes), 0);
@@ -137,6 +131,7 @@ impl Shared {
             results.push(if freed { Err(SpillError::Freed) } else { Ok(()) });
         }
         drop(state);
+        self.tell_change(target, change, "");
         for doomed in doomed {
             self.push_delete(doomed, super::DELETE_PAUSE);
         }

@@ -27,11 +27,21 @@ pub(super) struct Owner {
 
 /// What is known of an owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Life {
+enum Life {
     Alive,
     Dead,
     /// It runs elsewhere: only its heartbeat tells.
     Unknown,
+}
+
+/// Whether nobody can own a session any more, whose marker says this and was written so long ago. Who runs on this machine
+/// can be asked; others must have been silent.
+pub(super) fn is_dead(owner: Option<&Owner>, me: &Owner, silent: Duration) -> bool {
+    match owner.map_or(Life::Unknown, |owner| owner.life(me)) {
+        Life::Alive => false,
+        Life::Dead => true,
+        Life::Unknown => silent >= EXPIRY,
+    }
 }
 
 impl Owner {
@@ -78,7 +88,7 @@ impl Owner {
         })
     }
 
-    pub(super) fn life(&self, me: &Self) -> Life {
+    fn life(&self, me: &Self) -> Life {
         if self.boot.is_empty() || self.boot != me.boot || self.pid_namespace != me.pid_namespace {
             return Life::Unknown;
         }
@@ -111,6 +121,13 @@ mod tests {
         assert_eq!(Owner { start: me.start + 1, ..me.clone() }.life(&me), Life::Dead, "its number was used again");
         assert_eq!(Owner { boot: "another".into(), ..me.clone() }.life(&me), Life::Unknown);
         assert_eq!(Owner { pid_namespace: "pid:[1]".into(), ..me.clone() }.life(&me), Life::Unknown);
+        let (elsewhere, again) = (Owner { boot: "another".into(), ..me.clone() }, Owner { start: 1, ..me.clone() });
+        let less = Duration::from_secs(3599);
+        assert!(!is_dead(Some(&me), &me, EXPIRY * 9), "who lives is not dead, however silent");
+        assert!(is_dead(Some(&again), &me, Duration::ZERO));
+        for owner in [Some(&elsewhere), None] {
+            assert!(!is_dead(owner, &me, less) && is_dead(owner, &me, EXPIRY));
+        }
         for text in ["", "heliostat-spill 2\n", "heliostat-spill 1\nboot x\n", "heliostat-spill 1\npid 1\n"] {
             assert_eq!(Owner::from_text(text), None, "{text:?}");
         }

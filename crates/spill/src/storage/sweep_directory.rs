@@ -6,13 +6,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustix::io::Errno;
 
 use super::errno::refused;
-use super::marker::{EXPIRY, Life, Owner};
+use super::marker::{Owner, is_dead};
 use super::session_dir::{SessionDir, open_dir};
 use super::{StorageError, Swept};
 use crate::{SESSION_PREFIX, Session};
 
 /// Removes every session whose lock nobody holds. On file systems that other machines share, where locks may count on
-/// one machine only, the owner must be of this machine too, or silent for [`EXPIRY`].
+/// one machine only, the owner must be of this machine too, or silent for an hour.
 pub(super) fn sweep(directory: &Path) -> Result<Swept, StorageError> {
     let parent = match open_dir(rustix::fs::CWD, directory) {
         Ok(parent) => parent,
@@ -46,11 +46,7 @@ pub(super) fn sweep(directory: &Path) -> Result<Swept, StorageError> {
 fn may_live_elsewhere(session: &SessionDir, me: &Owner) -> bool {
     let (owner, seen) = session.owner();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    match owner.map(|owner| owner.life(me)) {
-        Some(Life::Dead) => false,
-        Some(Life::Alive) => true,
-        Some(Life::Unknown) | None => now.saturating_sub(seen) < EXPIRY,
-    }
+    !is_dead(owner.as_ref(), me, now.saturating_sub(seen))
 }
 
 /// NFS, SMB, CIFS, SMB2, FUSE, Ceph, 9P, AFS, Lustre, GFS2, OCFS2, GPFS, `OrangeFS`.

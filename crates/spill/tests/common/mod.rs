@@ -1,5 +1,6 @@
 //! What the tests of the engine share.
 #![allow(dead_code, unreachable_pub)] // not every test file uses all of it
+#![allow(clippy::print_stdout)] // why a test was skipped
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -96,7 +97,9 @@ impl Spill {
         let results: Vec<_> =
             (first..).zip(lengths).map(|(number, &length)| self.start(number, content(number, length))).collect();
         self.engine.flush();
-        results.iter().for_each(|result| result.recv().unwrap().unwrap());
+        for result in results {
+            result.recv().unwrap().unwrap();
+        }
     }
 
     pub fn get(&self, number: u32, length: usize) -> Result<Vec<u8>, RestoreError> {

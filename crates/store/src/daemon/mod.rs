@@ -260,6 +260,19 @@ impl StoreDaemon {
         Ok(found)
     }
 
+    /// Takes a sealed object, spilled or not, over from the client that owns it: it outlives that client's seat from now on.
+    /// Returns whether there is such an object.
+    pub fn adopt(&mut self, locator: &Locator) -> bool {
+        let Some(slot) = self.table.slot(locator.slot) else { return false };
+        let found = slot.read_consistent().filter(|(state, record)| {
+            matches!(state.phase, Phase::Sealed | Phase::Spilled) && spill::is(locator, *state, record)
+        });
+        if found.is_some() {
+            slot.set_owner(0);
+        }
+        found.is_some()
+    }
+
     /// Gives free pages back to the system, at most `at_most` bytes; gives how many it were. For times when the machine
     /// runs short of memory: the next use of these pages is many times slower.
     pub fn punch(&mut self, at_most: u64) -> Result<u64, ReserveError> {

@@ -31,6 +31,9 @@ impl Client {
                 for (key, value) in keys::<AmazonS3ConfigKey>(options, &refuse)? {
                     builder = builder.with_config(key, value);
                 }
+                for key in [AmazonS3ConfigKey::Endpoint, AmazonS3ConfigKey::S3Endpoint] {
+                    check_endpoint(builder.get_config_value(&key)).map_err(&refuse)?;
+                }
                 builder.with_bucket_name(bucket).with_retry(no_retry()).build().map(Self::of).map_err(failed)
             }
             Scheme::Google => {
@@ -38,6 +41,7 @@ impl Client {
                 for (key, value) in keys::<GoogleConfigKey>(options, &refuse)? {
                     builder = builder.with_config(key, value);
                 }
+                check_endpoint(builder.get_config_value(&GoogleConfigKey::BaseUrl)).map_err(&refuse)?;
                 builder.with_bucket_name(bucket).with_retry(no_retry()).build().map(Self::of).map_err(failed)
             }
             Scheme::Azure => {
@@ -45,6 +49,7 @@ impl Client {
                 for (key, value) in keys::<AzureConfigKey>(options, &refuse)? {
                     builder = builder.with_config(key, value);
                 }
+                check_endpoint(builder.get_config_value(&AzureConfigKey::Endpoint)).map_err(&refuse)?;
                 builder.with_container_name(bucket).with_retry(no_retry()).build().map(Self::of).map_err(failed)
             }
         }
@@ -75,6 +80,16 @@ fn keys<'a, K: FromStr>(
         ))),
     };
     options.iter().map(parse).collect()
+}
+
+/// The client takes any text, and panics at the first request.
+fn check_endpoint(endpoint: Option<String>) -> Result<(), String> {
+    let good =
+        |text: &String| url::Url::parse(text).is_ok_and(|url| url.has_host() && url.scheme().starts_with("http"));
+    match endpoint {
+        Some(text) if !good(&text) => Err("the endpoint must be a URL such as http://127.0.0.1:9000".into()),
+        _ => Ok(()),
+    }
 }
 
 /// Time limits are ours: the client knows only one for a request of any size.

@@ -29,6 +29,9 @@ use super::{Refusal, Segment, Storage, StorageError, Swept};
 use crate::Session;
 use crate::key::segment_name;
 
+/// How long an abort or a deletion may take that comes after a failure, or while the engine shuts down.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+
 /// What all remote storages of an engine share.
 #[derive(Debug, Clone)]
 pub(crate) struct Shared {
@@ -182,7 +185,7 @@ impl Remote {
     /// The object's real length, when a failure may come from its being too short: servers and the client say that in
     /// several ways.
     async fn measure(&self, path: &Path, failure: &Failure) -> Option<u64> {
-        if matches!(failure, Failure::Answer(Error::NotFound { .. })) {
+        if matches!(failure, Failure::Stalled | Failure::Answer(Error::NotFound { .. })) {
             return None;
         }
         let head = tokio::time::timeout(self.shared.retry.stall, self.client.objects.head(path)).await;
@@ -261,8 +264,7 @@ impl Remote {
 
     /// A moment for what must be tried although the engine shuts down.
     fn last_words<T>(&self, future: impl Future<Output = T>) -> Option<T> {
-        let limit = Duration::from_secs(10).min(self.shared.retry.stall * 2);
-        self.shared.runtime.block_on(async { tokio::time::timeout(limit, future).await.ok() })
+        self.shared.runtime.block_on(async { tokio::time::timeout(LAST_WORDS, future).await.ok() })
     }
 }
 

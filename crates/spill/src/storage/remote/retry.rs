@@ -13,18 +13,18 @@ pub struct Retry {
     pub pause: Duration,
     /// A server that sends and takes nothing for so long does not answer any more.
     pub stall: Duration,
+    /// A try that moves data may take longer by its bytes divided by this, in bytes per second.
+    pub slowest: u64,
 }
 
 impl Default for Retry {
     fn default() -> Self {
-        Self { tries: 6, pause: Duration::from_millis(200), stall: Duration::from_secs(30) }
+        Self { tries: 6, pause: Duration::from_millis(200), stall: Duration::from_secs(30), slowest: 1 << 20 }
     }
 }
 
 /// Longest mean pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// A connection that is slower than this, in bytes per second, counts as stalled.
-const SLOWEST: u64 = 1 << 20;
 
 impl Retry {
     /// Before the next try; between a half and one and a half of the mean, so that many who failed together don't come
@@ -37,7 +37,7 @@ impl Retry {
 
     /// How long one try that moves so many bytes may take.
     pub(super) fn time_for(&self, bytes: u64) -> Duration {
-        self.stall + Duration::from_secs(bytes / SLOWEST)
+        self.stall + Duration::from_millis(bytes.saturating_mul(1000) / self.slowest.max(1))
     }
 }
 

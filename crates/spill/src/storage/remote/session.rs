@@ -8,7 +8,7 @@ use object_store::{Error, ObjectMeta, ObjectStoreExt as _, PutPayload};
 
 use super::upload::UPLOAD;
 use super::{Failure, Ordering, Remote};
-use crate::storage::marker::{EXPIRY, Life, Owner};
+use crate::storage::marker::{self, Owner};
 use crate::storage::{StorageError, Swept};
 use crate::{SESSION_PREFIX, Session};
 
@@ -57,22 +57,18 @@ impl Remote {
         Ok(swept)
     }
 
-    /// Whether nobody can own a session any more. Who runs on this machine can be asked; others must have been silent.
+    /// Whether nobody can own a session any more.
     async fn is_dead(&self, folder: &Path, now: SystemTime, me: &Owner) -> Result<bool, StorageError> {
-        let marker = folder.clone().join(MARKER);
-        let read = async || self.client.objects.get(&marker).await?.bytes().await;
+        let path = folder.clone().join(MARKER);
+        let read = async || self.client.objects.get(&path).await?.bytes().await;
         let owner = match self.attempt(0, read).await {
             Ok(text) => std::str::from_utf8(&text).ok().and_then(Owner::from_text),
             Err(Failure::Answer(Error::NotFound { .. })) => None,
             Err(failure) => return Err(self.explain("read a session's marker", &failure)),
         };
-        match owner.map(|owner| owner.life(me)) {
-            Some(Life::Dead) => return Ok(true),
-            Some(Life::Alive) => return Ok(false),
-            Some(Life::Unknown) | None => {}
-        }
         let newest = self.objects_of(folder).await?.iter().map(|object| SystemTime::from(object.last_modified)).max();
-        Ok(newest.is_none_or(|newest| now.duration_since(newest).unwrap_or(Duration::ZERO) >= EXPIRY))
+        let silent = newest.map_or(Duration::MAX, |newest| now.duration_since(newest).unwrap_or(Duration::ZERO));
+        Ok(marker::is_dead(owner.as_ref(), me, silent))
     }
 
     async fn objects_of(&self, folder: &Path) -> Result<Vec<ObjectMeta>, StorageError> {

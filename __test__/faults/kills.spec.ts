@@ -1,8 +1,9 @@
 import test from 'ava';
 import { get, type ObjectRef, put, remote, state } from 'heliostat';
-import { descendants, eventually, storeIsEmpty, withCluster, workerPids } from './support/cluster.js';
+import { eventually, workerPids } from '../support/cluster.js';
+import { alive, Promises, withWatchedCluster } from '../support/promises.js';
 
-withCluster(test);
+withWatchedCluster(test);
 
 const ROUNDS = Number(process.env['HELIOSTAT_KILLS'] ?? 25);
 
@@ -36,12 +37,13 @@ async function round(seed: number): Promise<void> {
 }
 
 test.serial(`workers killed at ${ROUNDS} moments: every result is right, nothing is lost or left`, async (t) => {
+  const promises = await Promises.begin(t);
   for (let seed = 1; seed <= ROUNDS; seed += 1) await round(seed);
-  await storeIsEmpty();
-  t.pass();
+  await promises.keep();
 });
 
 test.serial('a stopped worker holds nobody else up', async (t) => {
+  const promises = await Promises.begin(t);
   const pidOf = remote(() => process.pid);
   const stopped = await pidOf.remote().get();
   process.kill(stopped, 'SIGSTOP');
@@ -66,9 +68,11 @@ test.serial('a stopped worker holds nobody else up', async (t) => {
     process.kill(stopped, 'SIGCONT');
   }
   t.is(await pidOf.remote().get().then(Number.isInteger), true);
+  await promises.keep();
 });
 
 test.serial('a stopped worker that is killed loses its task to another', async (t) => {
+  const promises = await Promises.begin(t);
   const slow = remote(
     async () => {
       await new Promise((resolve) => setTimeout(resolve, 300));
@@ -83,9 +87,11 @@ test.serial('a stopped worker that is killed loses its task to another', async (
   process.kill(busy, 'SIGSTOP');
   process.kill(busy, 'SIGKILL');
   t.not(await ref.get(), busy);
+  await promises.keep();
 });
 
 test.serial('a worker that ends while it holds references gives them up', async (t) => {
+  const promises = await Promises.begin(t);
   const holder = remote((box: { refs: ObjectRef<Uint8Array>[] }) => {
     (globalThis as { held?: unknown }).held = box.refs;
     return process.pid;
@@ -95,11 +101,11 @@ test.serial('a worker that ends while it holds references gives them up', async 
   const pid = await hold();
   await eventually('the references are the worker’s alone', async () => (await state.memory()).used > 0);
   process.kill(pid, 'SIGKILL');
-  await storeIsEmpty();
-  t.pass();
+  await promises.keep();
 });
 
 test.serial('programs that a task started end with the session', async (t) => {
+  const promises = await Promises.begin(t);
   const spawner = remote(async () => {
     const { spawn } = await import('node:child_process');
     const child = spawn('sleep', ['0.05']);
@@ -107,5 +113,6 @@ test.serial('programs that a task started end with the session', async (t) => {
     return child.pid;
   });
   const pid = await spawner.remote().get();
-  t.false(descendants(process.pid).includes(pid as number));
+  t.false(alive(pid as number));
+  await promises.keep();
 });

@@ -1,0 +1,69 @@
+/** What becomes of a task: its results, or its failure, handed over to native code. */
+import { describeThrown, substitute, type Thrown } from '../failures.cjs';
+import { native } from '../native.cjs';
+import { withRoom } from '../room.cjs';
+import { type Take, withEncoded } from '../transfer.cjs';
+import { readOnly, writesOfTask } from '../writes.cjs';
+
+/** What is said about a task that failed. */
+export interface Described {
+  execution: number;
+  name: string;
+  attempt: number;
+  /** Its number of results, or -1 for one value. */
+  returns: number;
+}
+
+/** Fails if the task wrote into data of the store. */
+export function refuseWrites(): void {
+  const written = writesOfTask()[0];
+  if (written !== undefined) throw readOnly(written);
+}
+
+/** Hands the results over, without ending the task. */
+export function addResults(task: Described, result: unknown): void {
+  if (task.returns < 0) {
+    addResult(task.execution, result);
+    return;
+  }
+  if (!Array.isArray(result) || result.length !== task.returns) {
+    const got = Array.isArray(result) ? `an array of ${result.length}` : typeof result;
+    throw new TypeError(
+      `${task.name}() must return an array of ${task.returns} for numReturns: ${task.returns}, but returned ${got}`,
+    );
+  }
+  for (const item of result) addResult(task.execution, item);
+}
+
+/** Hands one result over. */
+export function addResult(execution: number, value: unknown): void {
+  withRoom(() => withEncoded(value, (...parts) => native.addResult(execution, ...parts)));
+}
+
+/** Takes results back and hands the failure over instead. */
+export function addFailures(task: Described, thrown: unknown, nodeId: string): void {
+  native.dropResults(task.execution);
+  // What it wrote before it failed must be healed before the next task reads there.
+  writesOfTask();
+  const { name, attempt } = task;
+  addThrown(task, describeThrown(thrown, { name, attempt, nodeId }));
+}
+
+const NOTHING = new Uint8Array(0);
+
+function addThrown(task: Described, thrown: Thrown): void {
+  const facts = Object.entries(thrown.facts).flat();
+  for (let index = 0; index < Math.max(1, task.returns); index += 1) {
+    const add: Take<void> = (...parts) =>
+      native.addFailure(task.execution, thrown.code, thrown.message, facts, ...parts);
+    if (!('cause' in thrown)) add(NOTHING, 0, [], []);
+    else {
+      try {
+        withEncoded(thrown.cause, add);
+      } catch {
+        // What was thrown cannot be sent: its text can.
+        withEncoded(substitute(thrown.cause), add);
+      }
+    }
+  }
+}
