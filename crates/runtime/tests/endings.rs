@@ -56,6 +56,7 @@ fn a_run_that_was_cancelled_before_its_code_began_ends_without_it() {
     let (execution, _, handle) = running(&mut c, handle);
     assert!(!c.cores[1].end_aborted(execution), "nobody wants its end");
     c.cancel(0, handle, false, true);
+    c.quiet();
     assert!(c.cores[1].end_aborted(execution));
     assert!(!c.cores[1].end_aborted(execution), "it has ended");
     c.perform(1);
