@@ -5,7 +5,7 @@ use std::ffi::c_void;
 use std::ptr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use heliostat_client::{Event, PortId};
+use heliostat_client::{Client, Event, PortId};
 use napi::sys;
 
 use crate::event_loop::{self, Attendance};
@@ -131,6 +131,15 @@ fn close(env: usize) -> bool {
     true
 }
 
+/// Another thread may have ended the membership until it could see this port: refuses, and closes it.
+fn ended_meanwhile(env: usize, client: &Arc<Client>) -> Result<(), Thrown> {
+    if current().is_some_and(|now| Arc::ptr_eq(&now, client)) {
+        return Ok(());
+    }
+    close(env);
+    Err(Thrown::new("NOT_INITIALIZED", "the session ended while this thread joined it"))
+}
+
 unsafe extern "C" fn on_cleanup(env: *mut c_void) {
     // An attending loop has its own hook, which waits for it.
     let is_loop = matches!(entries(|open| open.get(&(env as usize)).copied()), Some(Entry::Loop { .. }));
@@ -150,6 +159,7 @@ raw_functions! {
             // SAFETY: just made on this thread.
             let port = unsafe { (*attendance).port() };
             entries(|open| open.insert(env, Entry::Loop { port, attendance: attendance as usize }));
+            ended_meanwhile(env, &client)?;
             return Ok(scope.u32(port));
         }
         let mut function: sys::napi_threadsafe_function = ptr::null_mut();
@@ -168,11 +178,7 @@ raw_functions! {
         let waker = Waker(function as usize);
         let port = client.open_port(Box::new(move || waker.wake()));
         entries(|open| open.insert(env, Entry::Function { port, function: function as usize }));
-        // Another thread may have ended the membership until it could see this port.
-        if current().is_none_or(|now| !Arc::ptr_eq(&now, &client)) {
-            close(env);
-            return Err(Thrown::new("NOT_INITIALIZED", "the session ended while this thread joined it"));
-        }
+        ended_meanwhile(env, &client)?;
         // SAFETY: the hook only uses the address as a key; hooks of one environment run once, at its end.
         unsafe {
             sys::napi_remove_env_cleanup_hook(scope.env, Some(on_cleanup), env as *mut c_void);
