@@ -31,6 +31,8 @@ export interface Thread {
   onAbort: (() => void) | undefined;
   /** Called when failures went unread, and with `true` when no more can be read. */
   onUnread: ((all: boolean) => void) | undefined;
+  /** Places in line for room in the store that the thread has asked for. */
+  tickets: number;
   /** How many copies of this package the thread has loaded. */
   copies: number;
   /** What to call when a wait is over, by the wait's number. */
@@ -57,6 +59,7 @@ function findThread(): Thread {
       onTask: undefined,
       onAbort: undefined,
       onUnread: undefined,
+      tickets: 0,
       copies: 0,
       session: 0,
       workerId: undefined,

@@ -4,21 +4,30 @@ import type { RawFailure, RawValue } from '#native' with { 'resolution-mode': 'i
 import * as check from './check.cjs';
 import { taskSignal, tellAborted } from './context.cjs';
 import { allocateDraft, setStore } from './draft.cjs';
-import { GetTimeoutError, NotInitializedError, notYet, SerializationError, TaskCancelledError } from './errors.cjs';
+import {
+  GetTimeoutError,
+  NotInitializedError,
+  notYet,
+  ObjectStoreFullError,
+  SerializationError,
+  TaskCancelledError,
+} from './errors.cjs';
 import { errorOf, errorOfSync } from './failures.cjs';
 import { native } from './native.cjs';
 import { adoptRef, handleOf, makeRef, ObjectRef, setGetter, siteOf, trackRef } from './object-ref.cjs';
+import { extentOf } from './range.cjs';
+import { withRoom, withRoomSoon } from './room.cjs';
 import { current, endWait, whenOver } from './runtime.cjs';
 import {
   fromRaw,
   fromRawSync,
+  letGarbageGo,
   NOT_SMALL,
   noteGiven,
   putValue,
   readSmall,
   translated,
   withEncoded,
-  withRoom,
 } from './transfer.cjs';
 import type { Draft, GetOptions, PutOptions, Sealed, TypedArray, ValueOf, Values, WaitOptions } from './types.cjs';
 import { noteCopies, takeViolation, views } from './writes.cjs';
@@ -37,7 +46,25 @@ import { noteCopies, takeViolation, views } from './writes.cjs';
  * const model = await get(await getNamed<Model>('model')); // here, in a task, or in another driver of this cluster
  */
 export function put<T>(value: T, options?: PutOptions): ObjectRef<Sealed<T>> {
-  checkPut(options, 'put()');
+  checkPut(value, options, 'put()');
+  return refOf(withRoom(() => store(value, options)));
+}
+
+function store(value: unknown, options: PutOptions | undefined): number {
+  if (options?.name === undefined) return putValue(value);
+  const { name, ttlMs = Number.POSITIVE_INFINITY } = options;
+  const ttl = ttlMs > Number.MAX_SAFE_INTEGER ? -1 : Math.ceil(ttlMs);
+  return withEncoded(value, (...parts) => native.putNamed(name, ttl, ...parts));
+}
+
+function refOf<T>(handle: number): ObjectRef<T> {
+  const ref = makeRef(handle);
+  if (native.refState(handle) === IN_STORE) trackRef(ref);
+  return ref as ObjectRef<T>;
+}
+
+function checkPut(value: unknown, options: PutOptions | undefined, by: string): void {
+  checkPutOptions(options, by);
   if (value instanceof ObjectRef) {
     throw new TypeError(
       'put() takes a value, not an ObjectRef: the object is stored already; put it inside an array to store the reference itself',
@@ -49,30 +76,26 @@ export function put<T>(value: T, options?: PutOptions): ObjectRef<Sealed<T>> {
     });
   }
   current();
-  const { name, ttlMs = Number.POSITIVE_INFINITY } = options ?? {};
-  const ttl = ttlMs > Number.MAX_SAFE_INTEGER ? -1 : Math.ceil(ttlMs);
-  const handle = withRoom(() =>
-    name === undefined ? putValue(value) : withEncoded(value, (...parts) => native.putNamed(name, ttl, ...parts)),
-  );
-  const ref = makeRef(handle);
-  if (native.refState(handle) === IN_STORE) trackRef(ref);
-  return ref;
 }
 
-/** Like {@link put}, but waits for room in a full store without blocking the event loop. */
+/**
+ * Like {@link put}, but waits for room in a full store without blocking the event loop, for `timeoutMs` (default:
+ * `putTimeoutMs` of init). The value is read when there is room: leave it as it is until then.
+ */
 export async function putAsync<T>(
   value: T,
   options?: PutOptions & { timeoutMs?: number; signal?: AbortSignal },
 ): Promise<ObjectRef<Sealed<T>>> {
-  checkPut(options, 'putAsync()');
+  checkPutOptions(options, 'putAsync()');
   check.timeout(options?.timeoutMs);
   check.signal(options?.signal);
   options?.signal?.throwIfAborted();
   const { timeoutMs, signal, ...rest } = options ?? {};
-  return put(value, rest);
+  checkPut(value, rest, 'putAsync()');
+  return refOf(await withRoomSoon(() => store(value, rest), timeoutMs, signal));
 }
 
-function checkPut(options: PutOptions | undefined, by: string): void {
+function checkPutOptions(options: PutOptions | undefined, by: string): void {
   check.options(options, `${by}'s options`);
   checkName(options?.name);
   check.timeout(options?.ttlMs, 'ttlMs');
@@ -160,8 +183,8 @@ function getOne(ref: ObjectRef): Promise<unknown> {
 }
 
 async function fromFirst(ref: ObjectRef, handle: number): Promise<unknown> {
-  const [taken] = take([ref], [handle]);
-  return fromTaken(taken as Taken);
+  const [value] = await takeEach([ref], [handle], undefined);
+  return value;
 }
 
 function read(refs: readonly ObjectRef[], handles: number[], options: GetOptions | undefined): Promise<unknown[]> {
@@ -169,29 +192,71 @@ function read(refs: readonly ObjectRef[], handles: number[], options: GetOptions
   try {
     wait = translated(() => native.wait(handles, handles.length, true));
     // What is there is read in this turn: its handles may be gone in the next.
-    if (wait < 0) return takeAll(refs, handles);
+    if (wait < 0) return takeAll(refs, handles, options);
   } catch (error) {
     return Promise.reject(error);
   }
   return waitFor(wait, refs, options)
-    .then(() => takeAll(refs, handles))
+    .then(() => takeAll(refs, handles, options))
     .finally(() => endWait(wait));
 }
 
 /** Reads all values in this turn, small ones at once. */
-function takeAll(refs: readonly ObjectRef[], handles: number[]): Promise<unknown[]> {
+function takeAll(refs: readonly ObjectRef[], handles: number[], options: GetOptions | undefined): Promise<unknown[]> {
   const values: unknown[] = new Array(handles.length);
   for (let index = 0; index < handles.length; index++) {
     const value = readSmall(handles[index] as number);
     // Something else, or a failure, which counts before all values.
-    if (value === NOT_SMALL) return takeEach(refs, handles);
+    if (value === NOT_SMALL) return takeEach(refs, handles, options);
     values[index] = value;
   }
   return Promise.resolve(values);
 }
 
-async function takeEach(refs: readonly ObjectRef[], handles: number[]): Promise<unknown[]> {
-  return Promise.all(take(refs, handles).map(fromTaken));
+async function takeEach(
+  refs: readonly ObjectRef[],
+  handles: number[],
+  options: GetOptions | undefined,
+): Promise<unknown[]> {
+  const taken = takeHere(refs, handles) ?? (await takeBack(refs, handles, options));
+  return Promise.all(taken.map(fromTaken));
+}
+
+/** Reads all values, unless one of them is spilled. */
+function takeHere(refs: readonly ObjectRef[], handles: number[]): Taken[] | undefined {
+  try {
+    return take(refs, handles, false);
+  } catch (error) {
+    if ((error as { code?: unknown }).code === 'SPILLED') return undefined;
+    throw error;
+  }
+}
+
+/** Reads all values; where there is no room to bring one back, this thread's garbage goes first. */
+function takeNow(refs: readonly ObjectRef[], handles: number[]): Taken[] {
+  try {
+    return take(refs, handles, true);
+  } catch (error) {
+    if (!(error instanceof ObjectStoreFullError)) throw error;
+  }
+  letGarbageGo();
+  return take(refs, handles, true);
+}
+
+/** Has what is spilled brought back, and reads all values. */
+async function takeBack(
+  refs: readonly ObjectRef[],
+  handles: number[],
+  options: GetOptions | undefined,
+): Promise<Taken[]> {
+  const restore = translated(() => native.restore(handles));
+  try {
+    if (restore >= 0) await waitFor(restore, refs, options);
+    // What could not be brought back says so now.
+    return takeNow(refs, handles);
+  } finally {
+    if (restore >= 0) endWait(restore);
+  }
 }
 
 setGetter((ref, options) => get(ref, options));
@@ -202,7 +267,7 @@ interface Taken {
 }
 
 /** Reads all values, or the one failure that counts. */
-function take(refs: readonly ObjectRef[], handles: number[]): Taken[] {
+function take(refs: readonly ObjectRef[], handles: number[], mayWait: boolean): Taken[] {
   const failed = translated(() => handles.findIndex((handle) => native.refState(handle) === FAILED));
   const wanted = failed >= 0 ? [failed] : handles.map((_, index) => index);
   // One failure is thrown; the program learned of the others by it.
@@ -210,7 +275,7 @@ function take(refs: readonly ObjectRef[], handles: number[]): Taken[] {
   return wanted.map((index) => {
     const ref = refs[index] as ObjectRef;
     takeViolation(ref);
-    const value = translated(() => native.read(handles[index] as number));
+    const value = translated(() => native.read(handles[index] as number, mayWait));
     if (value === undefined) throw new NotInitializedError('shutdown() was called while this get was under way');
     if (!isFailure(value) && value.buffers.length > 0) {
       views.given = true;
@@ -319,7 +384,7 @@ export function getSync(target: ObjectRef | readonly ObjectRef[], options?: { ti
     tellAborted();
     throw taskSignal()?.reason ?? new TaskCancelledError('the task was cancelled while it waited');
   }
-  const values = take(refs, handles).map(({ value, ref }) => {
+  const values = takeNow(refs, handles).map(({ value, ref }) => {
     if (isFailure(value)) throw errorOfSync(value, siteOf(ref));
     return fromRawSync(value);
   });
@@ -433,15 +498,20 @@ export async function locate(ref: ObjectRef): Promise<{
   const [one] = refsOf([ref], 'locate()') as [ObjectRef];
   const { context } = current();
   const [state, byteLength] = translated(() => native.refPlace(handleOf(one)));
-  const names = ['inline', 'memory', 'lost'] as const;
+  const names = ['inline', 'memory', 'lost', 'spilled'] as const;
+  const uri = state === 3 ? translated(() => native.refUri(handleOf(one))) : undefined;
   return {
     state: state < 0 ? 'pending' : (names[state] ?? 'lost'),
     byteLength,
-    nodes: state === 0 || state === 1 ? [context.nodeId] : [],
+    nodes: state === 0 || state === 1 || state === 3 ? [context.nodeId] : [],
+    ...(uri === undefined ? {} : { uri }),
   };
 }
 
-/** A byte range of a stored ArrayBuffer or typed array. */
+/**
+ * A byte range of a stored ArrayBuffer or typed array. Of one that is spilled only these bytes are read, and it stays
+ * where it is.
+ */
 export async function getRange(
   ref: ObjectRef<ArrayBufferView | ArrayBuffer>,
   start: number,
@@ -454,6 +524,16 @@ export async function getRange(
   ] as const) {
     check.number(value ?? Number.NaN, name, { min: 0, integer: true });
   }
+  check.options(options, "getRange()'s options");
+  await wait([ref], options);
+  const [state, length] = translated(() => native.refPlace(handleOf(ref)));
+  if (state === 3) {
+    const extent = await translatedAsync(extentOf(handleOf(ref), length));
+    if (extent !== undefined) {
+      checkRange(ref, start, end, extent.byteLength);
+      return translatedAsync(native.readPart(handleOf(ref), extent.offset + start, end - start));
+    }
+  }
   const value: unknown = await get(ref, options);
   const bytes = ArrayBuffer.isView(value)
     ? new Uint8Array(value.buffer, value.byteOffset, value.byteLength)
@@ -462,9 +542,21 @@ export async function getRange(
       : undefined;
   if (bytes === undefined)
     throw new TypeError(`getRange() reads ArrayBuffers and typed arrays, but ${ref} is ${check.describe(value)}`);
-  if (start > end || end > bytes.byteLength)
-    throw new RangeError(`the range ${start} to ${end} lies outside of ${ref}, which has ${bytes.byteLength} bytes`);
+  checkRange(ref, start, end, bytes.byteLength);
   return bytes.subarray(start, end);
+}
+
+function checkRange(ref: ObjectRef, start: number, end: number, byteLength: number): void {
+  if (start > end || end > byteLength)
+    throw new RangeError(`the range ${start} to ${end} lies outside of ${ref}, which has ${byteLength} bytes`);
+}
+
+function translatedAsync<R>(promise: Promise<R>): Promise<R> {
+  return promise.catch((error: unknown) =>
+    translated(() => {
+      throw error;
+    }),
+  );
 }
 
 /** Zeroed memory in the shared store to fill in place: `seal()` makes it an object without a copy. */

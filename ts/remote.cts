@@ -7,9 +7,10 @@ import { noteArguments } from './large-arguments.cjs';
 import { native } from './native.cjs';
 import { type CallSite, handleOf, makeRef, ObjectRef, session } from './object-ref.cjs';
 import { Finalizers } from './realm.cjs';
+import { withRoom } from './room.cjs';
 import { current } from './runtime.cjs';
 import { checkOptions, flagsOf, needsOf, type Options, timeoutOf } from './task-options.cjs';
-import { contentHash, withParts, withRoom, writeSmallArray } from './transfer.cjs';
+import { contentHash, withParts, writeSmallArray } from './transfer.cjs';
 import type { ActorOptions, RemoteClass, RemoteFunction, TaskOptions } from './types.cjs';
 import { encode, warnOfLarge } from './values/index.cjs';
 

@@ -10,8 +10,10 @@ import { hasImmutableBuffers, IMMUTABLE_FLAG, shareTransfer } from './immutable.
 import { atExit, native, thread } from './native.cjs';
 import { endSession, setEnded } from './object-ref.cjs';
 import { outer } from './realm.cjs';
+import { setPutTimeout } from './room.cjs';
+import { checkSpilling, spillSettings } from './spilling.cjs';
 import * as system from './system.cjs';
-import { setCapacity, setInlineLimit, translated } from './transfer.cjs';
+import { letGarbageGo, setCapacity, setInlineLimit, translated } from './transfer.cjs';
 import type { Context, InitOptions } from './types.cjs';
 
 /**
@@ -23,6 +25,7 @@ const WORKER_FLAGS = ['--max-semi-space-size=64', '--single-threaded-gc'];
 /** Smallest store that init() accepts, in bytes. */
 const MIN_STORE = 1 << 20;
 const DEFAULT_INLINE_LIMIT = 100 * 1024;
+const DEFAULT_PUT_TIMEOUT = 30_000;
 
 /** The membership of this process as this thread knows it. */
 interface Membership {
@@ -56,6 +59,7 @@ function onEvents(events: number[]): void {
       waits.delete(event);
       settle?.();
     } else if (event === TASK) thread.onTask?.();
+    else if (event === COLLECT) letGarbageGo();
     else if (event === ABORT) thread.onAbort?.();
     else if (event === UNREAD) thread.onUnread?.(false);
     else if (event === NODE_GONE) {
@@ -68,6 +72,7 @@ function onEvents(events: number[]): void {
 
 const TASK = -1;
 const NODE_GONE = -3;
+const COLLECT = -2;
 const ABORT = -4;
 const UNREAD = -5;
 
@@ -123,7 +128,7 @@ const KNOWN: Record<keyof InitOptions, (value: unknown) => void> = {
   objectStoreMemory: (value) => check.number(value, 'objectStoreMemory', { min: MIN_STORE, finite: true }),
   inlineLimit: (value) => check.number(value, 'inlineLimit', { min: 0, max: 16 << 20, integer: true }),
   objectSpilling: (value) => {
-    if (value !== false) check.options(value, 'objectSpilling');
+    if (value !== false) checkSpilling(value);
   },
   putTimeoutMs: (value) => check.timeout(value, 'putTimeoutMs'),
   namespace: (value) => check.string(value, 'namespace'),
@@ -153,7 +158,6 @@ function checkOptions(options: InitOptions): InitOptions {
   }
   if (given.runtimeEnv !== undefined) throw notYet('init({ runtimeEnv })');
   if (given.dashboard) throw notYet('init({ dashboard })');
-  if (given.objectSpilling) throw notYet('init({ objectSpilling }) with settings');
   return given;
 }
 
@@ -209,6 +213,7 @@ function enter(raw: ReturnType<typeof native.startNode>, options: InitOptions, o
   }
   setCapacity(raw.capacity);
   setInlineLimit(raw.inlineLimit);
+  setPutTimeout(raw.putTimeout);
   shareTransfer();
   const context: Context = {
     address: raw.address,
@@ -264,6 +269,8 @@ function startEmbedded(options: InitOptions): ReturnType<typeof native.startNode
       joinPath(__dirname, 'worker', 'main.cjs'),
     ],
     env: {},
+    ...(options.objectSpilling === false ? {} : { spilling: spillSettings(options.objectSpilling ?? {}) }),
+    putTimeout: options.putTimeoutMs ?? DEFAULT_PUT_TIMEOUT,
     logToDriver: options.logToDriver ?? true,
   });
 }

@@ -64,9 +64,10 @@ export const state: {
   listWorkers(): Promise<WorkerState[]>;
   summarizeTasks(): Promise<Record<string, Record<string, number>>>;
   /**
-   * The object store. All but the counts of objects, pins and drafts are bytes. `copied` grows since the node's start by
-   * every value that a process copied into the store; what was filled in place (`allocate()`, `Tensor.allocate()`) and
-   * values small enough to travel in messages add nothing.
+   * The object store of this node. All but the counts of objects, pins and drafts are bytes. `copied` grows since the
+   * node's start by every value that a process copied into the store; what was filled in place (`allocate()`,
+   * `Tensor.allocate()`) and values small enough to travel in messages add nothing. `inline` are the bytes of values that
+   * this process keeps itself.
    */
   memory(): Promise<{
     used: number;
@@ -76,6 +77,7 @@ export const state: {
     pins: number;
     drafts: number;
     copied: number;
+    inline: number;
   }>;
 } = {
   listObjects: () => Promise.reject(notYet('state.listObjects()')),
@@ -88,6 +90,6 @@ export const state: {
   },
   async memory() {
     const { used, capacity, spilled, objects, pins, drafts, copied } = await nodeState();
-    return { used, capacity, spilled, objects, pins, drafts, copied };
+    return { used, capacity, spilled, objects, pins, drafts, copied, inline: native.inlineBytes() };
   },
 };

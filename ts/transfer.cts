@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import { types } from 'node:util';
 import type { Buffers, RawValue } from '#native' with { 'resolution-mode': 'import' };
 import { draftView, takeDraft } from './draft.cjs';
-import { classOfCode, ERROR_CLASSES, HeliostatError, ObjectStoreFullError, SerializationError } from './errors.cjs';
+import { classOfCode, ERROR_CLASSES, HeliostatError, SerializationError } from './errors.cjs';
 import { collectGarbage } from './garbage.cjs';
 import { immutable } from './immutable.cjs';
 import { native } from './native.cjs';
@@ -203,20 +203,6 @@ function noRefs(): never {
 
 function dropRefs(raw: RawValue): void {
   for (const handle of raw.refs) native.release(handle);
-}
-
-/**
- * Runs a call that takes room in the store. Where there is none, what only garbage of this thread still holds is let go
- * of first: finalizers do not run inside a synchronous loop.
- */
-export function withRoom<R>(call: () => R): R {
-  try {
-    return translated(call);
-  } catch (error) {
-    if (!(error instanceof ObjectStoreFullError)) throw error;
-  }
-  letGarbageGo();
-  return translated(call);
 }
 
 /** Lets go of everything in the store that only garbage of this thread still holds. */

@@ -19,7 +19,8 @@ export declare function put(header: Uint8Array, headerLength: number, buffers: B
 export declare function putNamed(name: string, ttlMs: number, header: Uint8Array, headerLength: number, buffers: Buffers, refs: number[]): number
 export declare function findNamed(name: string): number
 export declare function setNamespace(name: string): void
-export declare function read(handle: number): RawValue | RawFailure | undefined
+/** Of a value that is spilled: waits for it, or throws SPILLED. */
+export declare function read(handle: number, mayWait: boolean): RawValue | RawFailure | undefined
 /** Memory that small values pass through, on this thread; undefined where there can be none. */
 export declare function scratch(): Uint8Array | undefined
 /** Stores a value whose header is in the scratch memory, and which is nothing else. */
@@ -39,8 +40,16 @@ export declare function takeUnread(all: boolean): (string | RawFailure)[] | unde
 export declare function refId(handle: number): string
 /** -1 pending, 0 inline, 1 in the store, 2 failed. */
 export declare function refState(handle: number): number
-/** The same, with the bytes of the serialised value. */
+/** The same, or 3 spilled, with the bytes of the serialised value. */
 export declare function refPlace(handle: number): [state: number, byteLength: number]
+/** Where a spilled value is kept. */
+export declare function refUri(handle: number): string | undefined
+/** Bytes of values that this process keeps itself. */
+export declare function inlineBytes(): number
+/** Brings back what is spilled and keeps all until `endWait`: a number for it, or -1 when nothing is spilled. */
+export declare function restore(handles: number[]): number
+/** How long calls of this thread that need room in the store wait for it; `ticket` names a place in line. */
+export declare function setPatience(millis: number, ticket: number, last: boolean): void
 export declare function wait(handles: number[] | Uint32Array, needed: number, failFast: boolean): number
 /** Whether a handle is in the list twice. */
 export declare function hasTwins(handles: Uint32Array): boolean
@@ -49,7 +58,8 @@ export declare function readyPlaces(handles: Uint32Array, count: number): number
 export declare function endWait(wait: number): void
 /** 0: over, 1: the time ran out, 2: the task that waits was aborted. */
 export declare function block(handles: number[], timeoutMs: number): 0 | 1 | 2
-/** Events: the number of a wait that is over, -1 a task, -3 the node ended, -4 a run was aborted, -5 a failure went unread. */
+/** Events: the number of a wait that is over, -1 a task, -2 others wait for room in the store, -3 the node ended,
+ *  -4 a run was aborted, -5 a failure went unread. */
 export declare function openPort(callback: (events: number[]) => void): number
 /** Gives this thread's waits up; how many threads of the process still have a port. */
 export declare function closePort(): number

@@ -1,7 +1,8 @@
 /** What becomes of a task: its results, or its failure, handed over to native code. */
 import { describeThrown, substitute, type Thrown } from '../failures.cjs';
 import { native } from '../native.cjs';
-import { type Take, withEncoded, withParts, withRoom } from '../transfer.cjs';
+import { withRoom } from '../room.cjs';
+import { type Take, withEncoded, withParts } from '../transfer.cjs';
 import { type Encoded, encode } from '../values/index.cjs';
 import { readOnly, writesOfTask } from '../writes.cjs';
 

@@ -8,6 +8,7 @@ mod drafts;
 mod event_loop;
 pub mod lifecycle;
 mod output;
+pub mod parts;
 mod port;
 mod raw;
 mod runtime;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use heliostat_client::{Client, ClientOptions, ConnectError};
-use heliostat_node::{Node, NodeConfig, NodeHandle, WorkerCommand};
+use heliostat_node::{Node, NodeConfig, NodeHandle, SpillConfig, WorkerCommand};
 use heliostat_proto::message::{Resources, Role};
 use napi::bindgen_prelude::AsyncTask;
 use napi::{Env, Error, Status, Task};
@@ -43,8 +43,43 @@ pub struct StartOptions {
     pub args: Vec<String>,
     /// Variables of its environment, besides the inherited ones.
     pub env: HashMap<String, String>,
+    /// How objects are spilled; `undefined` for not at all.
+    pub spilling: Option<SpillSettings>,
+    /// Milliseconds that a put waits for room.
+    pub put_timeout: f64,
     /// Whether workers' lines are written by this process.
     pub log_to_driver: bool,
+}
+
+/// How objects are spilled; what is left out has its default.
+#[napi(object, object_to_js = false)]
+#[derive(Debug)]
+pub struct SpillSettings {
+    /// Directories or URIs.
+    pub uris: Option<Vec<String>>,
+    /// Bytes up to which objects are fused.
+    pub min_spilling_size: Option<f64>,
+    /// Bytes of a part of a remote upload.
+    pub buffer_size: Option<f64>,
+    /// Threads for each target.
+    pub max_io_workers: Option<u32>,
+    /// Part of the store.
+    pub threshold: Option<f64>,
+    /// Settings of the storage clients.
+    pub storage: Option<HashMap<String, String>>,
+}
+
+impl From<SpillSettings> for SpillConfig {
+    fn from(settings: SpillSettings) -> Self {
+        let mut config = Self::default();
+        config.uris = settings.uris.unwrap_or_default();
+        config.min_spilling_size = settings.min_spilling_size.map_or(config.min_spilling_size, |bytes| bytes as u64);
+        config.buffer_size = settings.buffer_size.map_or(config.buffer_size, |bytes| bytes as u64);
+        config.max_io_workers = settings.max_io_workers.map_or(config.max_io_workers, |count| count as usize);
+        config.threshold = settings.threshold.unwrap_or(config.threshold);
+        config.storage = settings.storage.unwrap_or_default().into_iter().collect();
+        config
+    }
 }
 
 /// The membership of this process.
@@ -63,6 +98,8 @@ pub struct Session {
     pub inline_limit: f64,
     /// Bytes of the store.
     pub capacity: f64,
+    /// Milliseconds that a put waits for room.
+    pub put_timeout: f64,
 }
 
 fn error(code: &str, message: impl std::fmt::Display) -> Error {
@@ -86,6 +123,7 @@ fn session(client: &Client, address: String) -> Session {
         worker_id: welcome.worker.to_string(),
         inline_limit: welcome.inline_limit as f64,
         capacity: client.store().params().capacity as f64,
+        put_timeout: welcome.put_timeout as f64,
     }
 }
 
@@ -123,6 +161,8 @@ pub fn start_node(options: StartOptions) -> napi::Result<Session> {
     config.labels = options.labels.into_iter().collect();
     config.inline_limit = options.inline_limit as u64;
     config.log_to_driver = options.log_to_driver;
+    config.spilling = options.spilling.map(SpillConfig::from);
+    config.put_timeout = Duration::try_from_secs_f64(options.put_timeout / 1000.0).unwrap_or(Duration::MAX);
     let node = Node::start(config).map_err(|failed| error("NODE_START", failed))?;
     let address = node.address();
     let socket = node.connect().map_err(|failed| error("NODE_START", failed))?;

@@ -54,15 +54,21 @@ pub(crate) fn of(env: Env) -> Option<PortId> {
     })
 }
 
-/// The news as numbers: waits are their numbers, the rest is negative.
+/// What is brought back has numbers from here on, behind those of waits.
+pub(crate) const RESTORES: f64 = 4_294_967_296.0;
+
+/// The news as numbers: waits are their numbers, what was brought back has others from [`RESTORES`] on, the rest is
+/// negative.
 pub(crate) fn numbers(scope: Scope, events: &[Event]) -> Value {
     scope.array(events.iter().map(|event| {
         scope.number(match event {
             Event::Over(wait) => f64::from(*wait),
             Event::Task => -1.0,
             Event::NodeGone => -3.0,
+            Event::Collect => -2.0,
             Event::Abort => -4.0,
             Event::Unread => -5.0,
+            Event::Restored(restore) => RESTORES + f64::from(*restore),
         })
     }))
 }

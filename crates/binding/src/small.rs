@@ -5,6 +5,7 @@ use std::ffi::c_void;
 use std::ptr;
 use std::time::Instant;
 
+use heliostat_client::Parts;
 use heliostat_proto::Blob;
 use heliostat_proto::blob::{BlobView, plain};
 use heliostat_proto::message::TaskSpec;
@@ -15,6 +16,7 @@ use crate::calls;
 use crate::raw::{Scope, Thrown, Value, raw_functions};
 use crate::runtime::client;
 use crate::tasks::optional;
+use crate::values::put_error;
 
 /// Bytes of each thread's scratch memory: longer values take the other way.
 const LENGTH: usize = 8 << 10;
@@ -120,6 +122,10 @@ raw_functions! {
     /// none, -2 when `nextTask` has to take it.
     fn next_small = c"nextSmall" () |scope| {
         let client = client()?;
+        // Those behind a task whose arguments are on their way from storage wait with it.
+        if let Some(ready) = client.prepares_task() {
+            return Ok(scope.number(if ready { OTHER } else { NONE }));
+        }
         let look = || {
             client.with_core(|core| {
                 let (id, execution) = core.peek_execution()?;
@@ -167,7 +173,15 @@ raw_functions! {
     /// Stores a value of which the scratch memory holds the header, and which is nothing else. Returns its handle.
     fn put_small = c"putSmall" (length) |scope| {
         let (client, length) = (client()?, scope.get_u32(length)? as usize);
-        Ok(scope.u32(with_scratch(length, |header| client.with_core(|core| core.put_small(header)))))
+        with_scratch(length, |header| {
+            if !client.has_inline_room(header.len() as u64) {
+                let id = client.with_core(heliostat_runtime::Core::next_put_id);
+                let parts = Parts { header, buffers: &[], refs: &[] };
+                let blob = client.stored(id, client.seat(), parts).map_err(|error| put_error(&error))?;
+                return Ok(scope.u32(client.with_core(|core| core.put_as(id, blob, Vec::new()))));
+            }
+            Ok(scope.u32(client.with_core(|core| core.put_small(header))))
+        })
     }
 
     /// Writes a serialised value without references into the scratch memory, and returns its length; -1 for every other

@@ -30,7 +30,7 @@ fn amounts(resources: &Resources) -> String {
     )
 }
 
-/// `{ nodeId, total, available, labels, capacity, used, spilled, objects, pins, drafts, copied, workers }`.
+/// `{ nodeId, total, available, labels, capacity, used, spilled, spilledObjects, spilledSoFar, restoredSoFar, waiting, objects, pins, drafts, copied, workers }`.
 pub(crate) fn to_json(state: &NodeState) -> String {
     let workers: Vec<String> = state
         .workers
@@ -48,6 +48,10 @@ pub(crate) fn to_json(state: &NodeState) -> String {
         ("capacity", state.capacity),
         ("used", state.used),
         ("spilled", state.spilled),
+        ("spilledObjects", state.spilled_objects),
+        ("spilledSoFar", state.spilling.spilled_bytes),
+        ("restoredSoFar", state.spilling.restored_bytes),
+        ("waiting", state.spilling.waiting),
         ("objects", state.objects),
         ("pins", state.pins),
         ("drafts", state.drafts),

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use heliostat_proto::message::FunctionHash;
+use heliostat_client::{Client, ReadyTask};
+use heliostat_proto::message::{FunctionHash, TaskSpec};
 use heliostat_proto::{Fact, Failure, ObjectId};
 use heliostat_runtime::{ExecutionId, Handle, Submission};
 
@@ -46,6 +47,13 @@ fn ids_of(scope: Scope, ids: Value) -> Result<Vec<ObjectId>, Thrown> {
 
 pub(crate) fn optional(number: f64) -> Option<u32> {
     (number >= 0.0).then_some(number as u32)
+}
+
+/// The arguments of a task: those by value, and each of those by reference.
+fn arguments(scope: Scope, client: &Client, spec: &TaskSpec) -> Result<(Value, Vec<Value>), Thrown> {
+    let args = read_blob(scope, client, &spec.args, Label::Arguments)?;
+    let one = |(position, blob): &(u32, _)| read_blob(scope, client, blob, Label::Argument(*position));
+    Ok((args, spec.by_ref.iter().map(one).collect::<Result<Vec<Value>, Thrown>>()?))
 }
 
 raw_functions! {
@@ -141,27 +149,20 @@ raw_functions! {
     /// returns, timed, retriesErrors }`; `undefined` when there is none.
     fn next_task = c"nextTask" () |scope| {
         let client = client()?;
-        let taken = client.with_core(|core| {
-            let id = core.next_execution()?;
-            let execution = core.execution(id)?;
-            Some((id, execution.spec.clone(), execution.function))
-        });
-        let Some((id, spec, function)) = taken else { return Ok(scope.undefined()) };
-        crate::output::mark(&spec.name);
-        let read = || {
-            let args = read_blob(scope, &client, &spec.args, Label::Arguments)?;
-            let by_ref = spec.by_ref.iter();
-            let values = by_ref.map(|(position, blob)| read_blob(scope, &client, blob, Label::Argument(*position)));
-            Ok::<_, Thrown>((args, values.collect::<Result<Vec<Value>, Thrown>>()?))
-        };
-        let (args, values) = match read() {
-            Ok(read) => read,
-            Err(thrown) => {
-                // Freed meanwhile: the task fails, its worker goes on.
-                let failure = Failure::new(&thrown.code, thrown.message);
-                let values = vec![heliostat_proto::Value::Failed(Box::new(failure)); spec.returns.unwrap_or(1) as usize];
-                client.with_core(|core| core.finish(id, values, &[], 0, false));
-                return Ok(scope.null());
+        // The pins live until all arguments have been read, which pins what is viewed.
+        let (id, spec, function, args, values, _pins) = loop {
+            let Some(ReadyTask { execution, spec, function, pins }) = client.next_task() else {
+                return Ok(scope.undefined());
+            };
+            crate::output::mark(&spec.name);
+            match arguments(scope, &client, &spec) {
+                Ok((args, values)) => break (execution, spec, function, args, values, pins),
+                // Damaged or gone: the task fails with that.
+                Err(Thrown { code, message }) => {
+                    let failure = heliostat_proto::Value::Failed(Box::new(Failure::new(&code, message)));
+                    let results = vec![failure; spec.returns.map_or(1, |count| count as usize)];
+                    client.with_core(|core| core.finish(execution, results, &[], 0, false));
+                }
             }
         };
         let object = scope.object();

@@ -2,8 +2,9 @@
 
 use heliostat_client::{Client, NamedError, Parts, PutError};
 use heliostat_proto::blob::{BlobView, VIEW_MIN};
-use heliostat_proto::{Blob, Fact, Failure, ObjectId};
+use heliostat_proto::{Blob, Fact, Failure, Locator, ObjectId};
 use heliostat_runtime::Handle;
+use heliostat_store::{Pin, PinError};
 
 use crate::drafts;
 use crate::raw::{Outcome, Scope, Thrown, Value, raw_functions};
@@ -22,7 +23,19 @@ pub(crate) fn put_error(error: &PutError) -> Thrown {
             | Store::Seal(_),
         ) => "NODE_DIED",
         PutError::Expose(_) => "INTERNAL",
-        _ => "OBJECT_STORE_FULL",
+        // Told apart from a refusal after which it makes sense to wait.
+        PutError::Store(Store::Create(CreateError::Lease(LeaseError::Exhausted { disk, .. }))) => {
+            if *disk {
+                "OUT_OF_DISK"
+            } else {
+                "STORE_EXHAUSTED"
+            }
+        }
+        PutError::Store(Store::Create(CreateError::TooLarge { .. })) => "STORE_EXHAUSTED",
+        PutError::Store(Store::Create(CreateError::Lease(LeaseError::Full { .. } | LeaseError::NoMemory { .. }))) => {
+            "OBJECT_STORE_FULL"
+        }
+        _ => "STORE_LIMIT",
     };
     Thrown::new(code, error.to_string())
 }
@@ -88,16 +101,28 @@ pub(crate) fn with_parts<R>(
 }
 
 /// A value as JavaScript decodes it: `{ header, buffers, refs }`. Each reference is a new handle of the program.
+/// What is spilled was brought back before, as a rule; else the thread waits for it here.
 pub(crate) fn read_blob(scope: Scope, client: &Client, blob: &Blob, label: Label) -> Outcome {
+    let pin = |locator: &Locator| {
+        let pins = client.pin_all(&[*locator]).map_err(|failure| Thrown::new(&failure.code, failure.message))?;
+        pins.into_iter().next().ok_or_else(|| Thrown::argument("a pinned object"))
+    };
+    read_pinned(scope, client, blob, label, pin)
+}
+
+fn read_pinned(
+    scope: Scope,
+    client: &Client,
+    blob: &Blob,
+    label: Label,
+    pin: impl FnOnce(&Locator) -> Result<Pin, Thrown>,
+) -> Outcome {
     match blob {
         Blob::Inline(bytes) => read_parts(scope, client, bytes, |scope, offset, length, _| {
             views::immutable(scope, scope.array_buffer(&bytes[offset..offset + length]))
         }),
         Blob::Stored(locator) => {
-            let pin = client
-                .pin(locator)
-                .map(std::sync::Arc::new)
-                .map_err(|error| Thrown::new("OBJECT_FREED", format!("the object's data is gone: {error}")))?;
+            let pin = std::sync::Arc::new(pin(locator)?);
             let bytes = pin.bytes();
             read_parts(scope, client, bytes, |scope, offset, length, index| {
                 if (length as u64) < VIEW_MIN {
@@ -199,10 +224,11 @@ raw_functions! {
         Ok(scope.undefined())
     }
 
-    /// The value or failure of a reference; `undefined` while there is none.
-    fn read = c"read" (handle) |scope| {
+    /// The value or failure of a reference; `undefined` while there is none. For a value that is spilled the thread waits,
+    /// or SPILLED is thrown.
+    fn read = c"read" (handle, may_wait) |scope| {
         let client = client()?;
-        let handle = scope.get_u32(handle)?;
+        let (handle, may_wait) = (scope.get_u32(handle)?, scope.get_bool(may_wait)?);
         let (id, value) = client.with_core(|core| {
             let value = core.value(handle).cloned();
             if matches!(value, Some(heliostat_proto::Value::Failed(_))) {
@@ -211,7 +237,15 @@ raw_functions! {
             (core.id(handle), value)
         });
         match (id, value) {
-            (Some(id), Some(heliostat_proto::Value::Ready(blob))) => read_blob(scope, &client, &blob, Label::Object(id)),
+            (Some(id), Some(heliostat_proto::Value::Ready(blob))) if may_wait => {
+                read_blob(scope, &client, &blob, Label::Object(id))
+            }
+            (Some(id), Some(heliostat_proto::Value::Ready(blob))) => {
+                read_pinned(scope, &client, &blob, Label::Object(id), |locator| client.pin(locator).map_err(|error| {
+                    let code = if matches!(error, PinError::Spilled { .. }) { "SPILLED" } else { "OBJECT_FREED" };
+                    Thrown::new(code, format!("the object's data is gone: {error}"))
+                }))
+            }
             (_, Some(heliostat_proto::Value::Failed(failure))) => read_failure(scope, &client, &failure),
             _ => Ok(scope.undefined()),
         }
@@ -269,12 +303,34 @@ raw_functions! {
         Ok(scope.number(place(&client, handle).0))
     }
 
-    /// The same, with the length of the serialised value in bytes.
+    /// Where the spilled value of a reference is kept; `undefined` when it is in memory, or inline.
+    fn ref_uri = c"refUri" (handle) |scope| {
+        let (client, handle) = (client()?, scope.get_u32(handle)?);
+        let uri = stored(&client, handle).and_then(|locator| client.locate(&locator));
+        Ok(uri.map_or_else(|| scope.undefined(), |uri| scope.string(&uri)))
+    }
+
+    /// Bytes of values that this process keeps inline.
+    fn inline_bytes = c"inlineBytes" () |scope| {
+        Ok(scope.number(client()?.inline_bytes() as f64))
+    }
+
+    /// The same, or 3 when it is spilled, with the length of the serialised value in bytes.
     fn ref_place = c"refPlace" (handle) |scope| {
         let (client, handle) = (client()?, scope.get_u32(handle)?);
-        let (state, length) = place(&client, handle);
+        let (mut state, length) = place(&client, handle);
+        if stored(&client, handle).is_some_and(|locator| client.is_spilled(&locator)) {
+            state = 3.0;
+        }
         Ok(scope.array([scope.number(state), scope.number(length)].into_iter()))
     }
+}
+
+pub(crate) fn stored(client: &Client, handle: Handle) -> Option<heliostat_proto::Locator> {
+    client.with_core(|core| match core.value(handle)? {
+        heliostat_proto::Value::Ready(Blob::Stored(locator)) => Some(*locator),
+        _ => None,
+    })
 }
 
 fn place(client: &Client, handle: Handle) -> (f64, f64) {

@@ -36,12 +36,33 @@ raw_functions! {
         Ok(scope.array(ready.into_iter().map(|place| scope.u32(place))))
     }
 
-    /// Ends a wait, over or not.
+    /// Ends a wait, over or not; also one of `restore`.
     fn end_wait = c"endWait" (wait) |scope| {
-        let wait = scope.get_u32(wait)?;
+        let number = scope.get_f64(wait)?;
         if let Some(client) = crate::runtime::current() {
-            client.end_wait(wait);
+            if number >= port::RESTORES {
+                client.end_restore((number - port::RESTORES) as u32);
+            } else {
+                client.end_wait(number as u32);
+            }
         }
+        Ok(scope.undefined())
+    }
+
+    /// Brings back what is spilled of the values of these references, and keeps all of them until `endWait`. Returns a
+    /// number like that of a wait, or -1 when nothing is spilled.
+    fn restore = c"restore" (handles) |scope| {
+        let (client, handles) = (client()?, scope.handles(handles)?);
+        let port = port::of(scope.env).ok_or_else(|| Thrown::argument("a thread with an open port"))?;
+        Ok(scope.number(client.restore(port, &handles).map_or(-1.0, |id| port::RESTORES + f64::from(id))))
+    }
+
+    /// How long calls of this thread that need room in the store wait for it: milliseconds, the place in line that a
+    /// number names (0 for none), and whether nobody asks again after this.
+    fn set_patience = c"setPatience" (millis, ticket, last) |scope| {
+        let millis = scope.get_f64(millis)?.clamp(0.0, f64::from(u32::MAX)) as u32;
+        let (ticket, last) = (scope.get_f64(ticket)? as u64, scope.get_bool(last)?);
+        heliostat_client::set_patience(heliostat_proto::message::Patience { millis, ticket, last });
         Ok(scope.undefined())
     }
 

@@ -21,6 +21,7 @@ use crate::io;
 use crate::output::Printer;
 use crate::peers::{Handed, Peers};
 use crate::ports::{Event, Notify, PortId, Ports};
+use crate::restores::{Part, Restores};
 use crate::rpc::Calls;
 use crate::watch::Watch;
 
@@ -77,6 +78,9 @@ pub(crate) struct Shared {
     pub(crate) watch: Watch,
     pub(crate) ports: Ports,
     pub(crate) states: Calls<NodeState>,
+    pub(crate) restores: Restores,
+    pub(crate) parts: Calls<Part>,
+    pub(crate) places: Calls<Option<String>>,
     pub(crate) named: Calls<Result<RefEntry, Failure>>,
     pub(crate) printer: Mutex<Option<Printer>>,
     pub(crate) stopping: AtomicBool,
@@ -125,6 +129,9 @@ impl Client {
             watch: Watch::default(),
             ports: Ports::default(),
             states: Calls::default(),
+            restores: Restores::default(),
+            parts: Calls::default(),
+            places: Calls::default(),
             named: Calls::default(),
             printer: Mutex::new(printer),
             stopping: AtomicBool::new(false),
@@ -507,6 +514,7 @@ impl Shared {
         }
         self.daemon.leases.end();
         self.states.end();
+        self.end_restores();
         self.named.end();
         let failure = Failure::new("NODE_DIED", "the node's daemon ended")
             .hint("the driver that started the embedded node, or the `heliostat start` process, is gone: start again");

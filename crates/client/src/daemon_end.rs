@@ -8,6 +8,7 @@ use heliostat_store::{DaemonLink, LeaseError, LeaseGrant, LeaseRequest};
 use heliostat_wire::{Channel, ChannelError, Sent};
 use rustix::event::{EventfdFlags, eventfd};
 
+use crate::room::patience;
 use crate::rpc::Calls;
 
 /// The connection, and what wakes the thread that reads it.
@@ -42,7 +43,7 @@ impl DaemonEnd {
         let mut body = Vec::new();
         frame::write(&mut body, &request).ok()?;
         let (id, answer) = self.leases.begin()?;
-        self.send(&ToDaemon::StoreLease { request: id, body: body.split_off(frame::PREFIX) });
+        self.send(&ToDaemon::StoreLease { request: id, body: body.split_off(frame::PREFIX), patience: patience() });
         answer.recv().ok()
     }
 }

@@ -217,6 +217,10 @@ impl Reader<'_> {
                 shared.with_core(|core| core.on_lease_broken(lease, &failure, now, shared));
                 shared.peer_gone(worker);
             }
+            FromDaemon::Restored { request, failures } => shared.restored(request, failures),
+            FromDaemon::Part { request, bytes } => drop(shared.parts.answer(request, bytes)),
+            FromDaemon::Place { request, uri } => drop(shared.places.answer(request, uri)),
+            FromDaemon::Collect => shared.ports.tell_all(Event::Collect),
             FromDaemon::StoreLeased { request, body } => drop(shared.daemon.leases.answer(request, body)),
             FromDaemon::Connected { peer, ok, connect, .. } => {
                 if connect {

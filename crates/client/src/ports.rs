@@ -5,6 +5,8 @@ use std::sync::{Mutex, PoisonError};
 
 use heliostat_runtime::WaitId;
 
+use crate::restores::RestoreId;
+
 /// Names one JavaScript thread of the process.
 pub type PortId = u32;
 
@@ -18,6 +20,10 @@ pub enum Event {
     Over(WaitId),
     /// There is a task to run, or something to forget.
     Task,
+    /// What was asked back from storage is in memory.
+    Restored(RestoreId),
+    /// Others wait for room in the store: what only garbage holds is to be let go of.
+    Collect,
     /// The code of a running task is to be told that it was aborted.
     Abort,
     /// A failed task's last reference went unread.
@@ -130,6 +136,10 @@ impl Ports {
             Some(port) => state.push(port, event),
             None => state.early.push(event),
         }
+    }
+
+    pub(crate) fn tell(&self, port: PortId, event: Event) {
+        self.lock().push(port, event);
     }
 
     pub(crate) fn tell_all(&self, event: Event) {

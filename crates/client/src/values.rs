@@ -28,6 +28,11 @@ pub struct Parts<'a> {
     pub refs: &'a [Handle],
 }
 
+/// Values up to this many bytes are inline in any case: a place in the store would take about as much as they do.
+const ALWAYS_INLINE: u64 = 256;
+/// Bytes of inline values that a process keeps at most; with a smaller store, a tenth of its size.
+const INLINE_MAX: u64 = 256 << 20;
+
 /// As many as lie between two buffers at most.
 const ZEROS: [u8; 4096] = [0; 4096];
 
@@ -55,7 +60,7 @@ impl Client {
     pub fn blob(&self, id: ObjectId, owner: u32, parts: Parts<'_>) -> Result<Blob, PutError> {
         let lens = parts.buffers.iter().map(|buffer| buffer.len() as u64);
         let size = Layout::new(parts.header.len(), lens, parts.refs.len(), false).total();
-        if size <= self.welcome().inline_limit {
+        if size <= self.welcome().inline_limit && self.has_inline_room(size) {
             return Ok(Blob::Inline(self.inline(parts)));
         }
         self.stored(id, owner, parts)
@@ -77,8 +82,25 @@ impl Client {
             pieces.extend([&ZEROS[..(offset - end) as usize], bytes]);
             end = offset + len;
         }
-        let locator = self.store().put_parts(id, owner, &pieces).map_err(|error| self.put_error(error))?;
+        let locator = self
+            .store()
+            .put_parts(id, self.layout(owner, !refs.is_empty()), &pieces)
+            .map_err(|error| self.put_error(error))?;
         Ok(Blob::Stored(locator))
+    }
+
+    /// Bytes of values that this process keeps itself, in its references.
+    pub fn inline_bytes(&self) -> u64 {
+        self.shared.lock_core().inline_bytes()
+    }
+
+    /// Whether this process may keep so many bytes more inline. Of small values it may, whose answer takes no lock.
+    pub fn has_inline_room(&self, size: u64) -> bool {
+        if size <= ALWAYS_INLINE {
+            return true;
+        }
+        let most = INLINE_MAX.min(self.store().params().capacity / 10);
+        self.inline_bytes() + size <= most
     }
 
     /// Zeroed memory for `length` bytes of data, and its address for the program to write to until it becomes an object
@@ -101,6 +123,9 @@ impl Client {
         let Space { mut draft, .. } = space;
         layout.write_head(draft.bytes_mut(), header, &entries);
         draft.set_owner(owner);
+        if !refs.is_empty() && owner != self.seat() {
+            draft.set_unspillable();
+        }
         let locator = draft
             .seal()
             .map_err(|error| SealOutcome::Failed(self.put_error(heliostat_store::PutError::from(error))))?;
@@ -115,6 +140,13 @@ impl Client {
         let mut bytes = vec![0; layout.total() as usize];
         layout.write(&mut bytes, parts.header, parts.buffers, &refs);
         Bytes::new(bytes)
+    }
+
+    /// How an object lies in the store. The owner of a result learns from its bytes what references are inside, and may
+    /// not have to wait for that: such a result stays in memory.
+    fn layout(&self, owner: u32, has_refs: bool) -> heliostat_store::Layout {
+        let layout = heliostat_store::Layout::new(0).owned_by(owner);
+        if has_refs && owner != self.seat() { layout.unspillable() } else { layout }
     }
 
     fn put_error(&self, error: impl Into<heliostat_store::PutError>) -> PutError {

@@ -97,6 +97,7 @@ impl Daemon {
             job: if driver { JobId(crate::random()) } else { JobId::default() },
             epoch: self.store.next_epoch(),
             inline_limit: self.config.inline_limit,
+            put_timeout: u64::try_from(self.config.put_timeout.as_millis()).unwrap_or(u64::MAX),
             seat: seat.params,
         };
         let process = Process {

@@ -7,6 +7,8 @@ use std::time::Duration;
 use heliostat_proto::message::Resources;
 use heliostat_runtime::pressure::Limits;
 
+use crate::spilling::SpillConfig;
+
 /// How a node is set up.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -19,6 +21,10 @@ pub struct NodeConfig {
     pub labels: Vec<(String, String)>,
     /// Bytes of the object store.
     pub store_capacity: u64,
+    /// How objects leave a store that is full; `None` makes its capacity the limit of what can be stored.
+    pub spilling: Option<SpillConfig>,
+    /// How long a put waits for room in a full store.
+    pub put_timeout: Duration,
     /// Values up to this many serialised bytes stay out of the store.
     pub inline_limit: u64,
     /// The worker program.
@@ -36,7 +42,8 @@ pub struct NodeConfig {
 }
 
 impl NodeConfig {
-    /// A node with defaults: one worker per CPU started ahead, values up to 100 KiB inline, output to the driver.
+    /// A node with defaults: one worker per CPU started ahead, values up to 100 KiB inline, output to the driver, objects
+    /// spilled to the session's directory.
     pub fn new(temp_dir: impl Into<PathBuf>, resources: Resources, store_capacity: u64, worker: WorkerCommand) -> Self {
         let prestart = resources.amount("CPU").div_ceil(1000).min(1024) as usize;
         Self {
@@ -44,6 +51,8 @@ impl NodeConfig {
             resources,
             labels: Vec::new(),
             store_capacity,
+            spilling: Some(SpillConfig::default()),
+            put_timeout: Duration::from_secs(30),
             inline_limit: 100 * 1024,
             worker,
             log_to_driver: true,

@@ -19,7 +19,10 @@ use crate::conn::Conn;
 use crate::named::Keeper;
 use crate::output::Unclaimed;
 use crate::pressure::Memory;
+use crate::restore::Restores;
+use crate::room::Room;
 use crate::spawner::Order;
+use crate::spilling::{Spilling, Storage};
 use crate::store::Store;
 use crate::task::Tasks;
 use crate::workers::Child;
@@ -40,6 +43,9 @@ pub(crate) struct Daemon {
     pub(crate) store: Store,
     pub(crate) keeper: Keeper,
     pub(crate) memory: Memory,
+    pub(crate) room: Room,
+    pub(crate) spilling: Spilling,
+    pub(crate) restores: Restores,
     pub(crate) processes: BTreeMap<WorkerId, Process>,
     pub(crate) children: BTreeMap<WorkerId, Child>,
     /// Children that did not connect yet, by the token that each was given.
@@ -75,8 +81,16 @@ pub(crate) struct Process {
 }
 
 impl Daemon {
-    pub(crate) fn new(config: NodeConfig, node: NodeId, store: Store, orders: Sender<Order>) -> Shared {
-        Rc::new_cyclic(|me| {
+    pub(crate) fn new(
+        config: NodeConfig,
+        node: NodeId,
+        store: Store,
+        storage: Storage,
+        orders: Sender<Order>,
+    ) -> Shared {
+        let Storage { engine, results, done } = storage;
+        let spilling = Spilling::new(engine, results, config.spilling.as_ref(), config.store_capacity);
+        let shared = Rc::new_cyclic(|me| {
             RefCell::new(Self {
                 me: me.clone(),
                 schedule: Schedule::new(&config.resources),
@@ -85,6 +99,9 @@ impl Daemon {
                 node,
                 store,
                 keeper: Keeper::new(node),
+                room: Room::new(),
+                spilling,
+                restores: Restores::default(),
                 processes: BTreeMap::new(),
                 children: BTreeMap::new(),
                 tokens: HashMap::new(),
@@ -95,7 +112,9 @@ impl Daemon {
                 scratch: Vec::new(),
                 child_gone: Rc::default(),
             })
-        })
+        });
+        shared.borrow().listen_to_storage(done);
+        shared
     }
 
     pub(crate) fn send(&self, to: WorkerId, message: FromDaemon, fds: Vec<OwnedFd>) {
@@ -176,7 +195,12 @@ impl Daemon {
             self.send(peer, FromDaemon::PeerGone { peer: id }, Vec::new());
         }
         self.keeper_lost(id);
-        self.store.leave(process.seat);
+        self.forget_waiting(id);
+        let work = self.store.leave(process.seat);
+        self.when(work, |daemon, traces| {
+            daemon.note(traces);
+            daemon.room_was_made();
+        });
     }
 
     pub(crate) fn drivers(&self) -> impl Iterator<Item = (WorkerId, &Process)> {

@@ -24,6 +24,7 @@ use crate::listener;
 use crate::pressure;
 use crate::session::{Session, SessionError};
 use crate::spawner::{Outcome, Spawner};
+use crate::spilling::Storage;
 use crate::store::{Inner, Store};
 use crate::workers::How;
 
@@ -50,6 +51,9 @@ pub enum StartNodeError {
     /// There is no object store.
     #[error(transparent)]
     Store(#[from] CreateStoreError),
+    /// Objects cannot be spilled as the settings say.
+    #[error("cannot spill objects: {0}")]
+    Spilling(#[from] heliostat_spill::OpenError),
     /// A thread or what it waits with could not be made.
     #[error("cannot start the node's {part}: {source}")]
     Thread {
@@ -115,6 +119,7 @@ impl Node {
         // A store that fills up must not make memory so short that workers are ended for it.
         store.memory_reserve = store.memory_reserve.max(config.memory.threshold(headroom().total).saturating_mul(2));
         let store = Inner::new(StoreDaemon::create(store)?);
+        let storage = Storage::open(config.spilling.as_ref(), session.dir())?;
         let (command_sender, commands) = unbounded_channel();
         let (outcome_sender, outcomes) = unbounded_channel();
         let (order_sender, orders) = std::sync::mpsc::channel();
@@ -134,7 +139,7 @@ impl Node {
             let store = Store::new(store, job_sender);
             Box::new(move || {
                 LocalSet::new().block_on(&runtime, async move {
-                    let shared = Daemon::new(config, node, store, order_sender);
+                    let shared = Daemon::new(config, node, store, storage, order_sender);
                     run(shared, listener, commands, outcomes).await;
                 });
             })

@@ -32,8 +32,11 @@ mod peers;
 mod pipe;
 mod pressure;
 mod requests;
+mod restore;
+mod room;
 mod session;
 mod spawner;
+mod spilling;
 mod state;
 mod store;
 mod task;
@@ -44,6 +47,7 @@ pub use config::{NodeConfig, WorkerCommand};
 pub use handle::{ConnectNodeError, Node, NodeHandle, StartNodeError};
 pub use heliostat_runtime::pressure::Limits as MemoryLimits;
 pub use session::SessionError;
+pub use spilling::SpillConfig;
 
 /// Random bytes from the kernel.
 fn random<const N: usize>() -> [u8; N] {

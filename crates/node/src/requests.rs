@@ -40,8 +40,24 @@ impl Daemon {
                 }
                 return true;
             }
-            ToDaemon::StoreLease { request, body } => {
-                return self.lease_memory(from, request, &body);
+            ToDaemon::StoreLease { request, body, patience } => {
+                return self.lease_memory(from, request, &body, patience);
+            }
+            ToDaemon::Restore { request, locators } => {
+                self.restore(from, request, locators);
+                return true;
+            }
+            ToDaemon::RestoreEnd { request } => {
+                self.end_restore(from, request);
+                return true;
+            }
+            ToDaemon::ReadPart { request, locator, start, length } => {
+                self.read_part(from, request, &locator, start, length);
+                return true;
+            }
+            ToDaemon::Locate { request, locator } => {
+                self.locate(from, request, &locator);
+                return true;
             }
             ToDaemon::StoreFree { locators } => {
                 self.free_objects(locators);

@@ -10,18 +10,19 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use heliostat_proto::message::{FromDaemon, NodeState};
+use heliostat_proto::message::{FromDaemon, NodeState, SpillingState};
 use heliostat_proto::{Failure, Locator, WorkerId};
 use heliostat_shm::process::Identity;
-use heliostat_store::{LeaseRequest, StoreDaemon};
+use heliostat_store::StoreDaemon;
 use tokio::sync::oneshot;
 
 use crate::daemon::{Daemon, Shared};
+use crate::spilling::Traces;
 
 /// How often objects that were pinned when they were freed are looked at again.
 const SWEEP_PERIOD: Duration = Duration::from_millis(100);
 /// Requests for more bytes than this are long work.
-const SHORT_MAX: u64 = 4 << 20;
+pub(crate) const SHORT_MAX: u64 = 4 << 20;
 
 /// Why an answer of the store's thread cannot fail to come: when it panicked, the node cannot go on either.
 const STORE_ENDS_LAST: &str = "the store's thread ends only when nobody can give it work";
@@ -82,7 +83,8 @@ impl Store {
         Self { inner, jobs, joined: 0, sweeping: false }
     }
 
-    fn work<T, F>(&self, long: bool, work: F) -> Work<T>
+    /// Does short work now, if nothing is queued, and long work on the store's thread.
+    pub(crate) fn work<T, F>(&self, long: bool, work: F) -> Work<T>
     where
         T: Send + 'static,
         F: FnOnce(&mut StoreDaemon) -> T + Send + 'static,
@@ -120,14 +122,15 @@ impl Store {
     }
 
     /// Takes a seat back; the objects that its process owned go with it. Results that it made for others are theirs.
-    pub(crate) fn leave(&self, client: u32) {
+    pub(crate) fn leave(&self, client: u32) -> Work<Traces> {
         self.work(true, move |daemon| {
             // An error says that the table's extent is unknown; the objects then stay until the node ends.
             let owned = daemon.owned_by(client).unwrap_or_default();
             let locators: Vec<Locator> = owned.into_iter().map(|(_, locator)| locator).collect();
             daemon.free(&locators);
             daemon.client_gone(client);
-        });
+            Traces::of(daemon)
+        })
     }
 }
 
@@ -143,7 +146,7 @@ impl<T> Work<T> {
 
 impl Daemon {
     /// Goes on with a result as soon as it is there.
-    fn when<T: 'static>(&mut self, work: Work<T>, then: impl FnOnce(&mut Self, T) + 'static) {
+    pub(crate) fn when<T: 'static>(&mut self, work: Work<T>, then: impl FnOnce(&mut Self, T) + 'static) {
         match work {
             Work::Done(result) => then(self, result),
             Work::Later(receiver) => {
@@ -158,27 +161,16 @@ impl Daemon {
         }
     }
 
-    /// Answers a request for memory; `false` when it is not one.
-    pub(crate) fn lease_memory(&mut self, from: WorkerId, request: u64, body: &[u8]) -> bool {
-        let Some(client) = self.processes.get(&from).map(|process| process.seat) else { return false };
-        let Ok(wish) = postcard::from_bytes::<LeaseRequest>(body) else { return false };
-        let long = match wish {
-            LeaseRequest::Small { least: bytes, .. } | LeaseRequest::Extent { bytes, .. } => bytes > SHORT_MAX,
-            LeaseRequest::Unbacked { .. } => false,
-            LeaseRequest::Table { .. } => true,
-        };
-        let work = self.store.work(long, move |daemon| postcard::to_stdvec(&daemon.lease(client, wish)));
-        self.when(work, move |daemon, body| {
-            // Plain data of a known size: it cannot fail to be encoded.
-            let body = body.unwrap_or_default();
-            daemon.send(from, FromDaemon::StoreLeased { request, body }, Vec::new());
-        });
-        true
-    }
-
     /// Takes objects out of the store; those that somebody still reads are looked at again until nobody does.
     pub(crate) fn free_objects(&mut self, locators: Vec<Locator>) {
-        self.store.work(false, move |daemon| daemon.free(&locators));
+        let work = self.store.work(false, move |daemon| {
+            daemon.free(&locators);
+            Traces::of(daemon)
+        });
+        self.when(work, |daemon, traces| {
+            daemon.note(traces);
+            daemon.room_was_made();
+        });
         if !std::mem::replace(&mut self.store.sweeping, true) {
             self.sweep_later();
         }
@@ -199,10 +191,14 @@ impl Daemon {
     fn sweep_later(&self) {
         self.after(SWEEP_PERIOD, |daemon| {
             let work = daemon.store.work(false, |store| {
-                store.sweep_deferred();
-                store.deferred_objects()
+                let swept = store.sweep_deferred();
+                (swept, store.deferred_objects(), Traces::of(store))
             });
-            daemon.when(work, |daemon, deferred| {
+            daemon.when(work, |daemon, (swept, deferred, traces)| {
+                daemon.note(traces);
+                if swept > 0 {
+                    daemon.room_was_made();
+                }
                 daemon.store.sweeping = deferred > 0;
                 if deferred > 0 {
                     daemon.sweep_later();
@@ -222,6 +218,9 @@ impl Daemon {
                 pins: stats.pins,
                 drafts: stats.drafts,
                 copied: stats.copied,
+                spilled: stats.spilled,
+                spilled_objects: stats.spilled_objects,
+                spilling: SpillingState { waiting: daemon.room.waiting(), ..daemon.spilling.state() },
                 ..daemon.state()
             };
             daemon.send(to, FromDaemon::State { request, state: Box::new(state) }, Vec::new());

@@ -41,7 +41,7 @@ fn descriptors_threads_children_and_files_are_as_before() {
     // A joined thread's entry may outlive the join by a moment.
     until("all threads are gone", || entries("/proc/self/task") <= threads);
     assert_eq!(entries("/proc/self/fd"), fds);
-    assert_eq!(common::children(), []);
+    assert_eq!(common::children(), Vec::<u32>::new());
     let base = std::fs::read_dir(temp.path()).unwrap().next().unwrap().unwrap().path();
     assert_eq!(std::fs::read_dir(base).unwrap().count(), 0);
 }

@@ -2,45 +2,16 @@
 
 mod common;
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use common::{Client, OverSocket, config, cpus, start, until};
-use heliostat_node::NodeHandle;
-use heliostat_proto::message::{FromDaemon, ToDaemon};
-use heliostat_proto::{Locator, ObjectId, TaskId, WorkerId};
-use heliostat_store::{LeaseError, LeaseGrant, LeaseRequest, Seat, SeatParams, StoreClient};
-
-const LARGE: usize = 300_000;
+use common::{Client, LARGE, Storing, config, cpus, start, until};
+use heliostat_proto::Locator;
+use heliostat_proto::message::{FromDaemon, Patience, ToDaemon};
+use heliostat_store::{LeaseError, LeaseGrant, LeaseRequest, SeatParams};
 
 #[test]
 fn stand_in() {
     common::stand_in();
-}
-
-/// A driver with the store on its side.
-struct Storing {
-    store: StoreClient,
-    id: WorkerId,
-    link: Arc<OverSocket>,
-}
-
-impl Storing {
-    fn new(node: &NodeHandle) -> Self {
-        let Client { line, welcome, seat, .. } = Client::driver(node);
-        let params: SeatParams = postcard::from_bytes(&welcome.seat).unwrap();
-        let seat = Seat::from_parts(params, seat).unwrap();
-        let link = Arc::new(OverSocket::new(line));
-        Self { store: StoreClient::attach(seat, link.clone()).unwrap(), id: welcome.worker, link }
-    }
-
-    fn object(&self, index: u32) -> ObjectId {
-        TaskId::root(self.id).object(index)
-    }
-
-    fn put(&self, index: u32) -> Locator {
-        self.store.put(self.object(index), &vec![7; LARGE]).unwrap()
-    }
 }
 
 fn used(driver: &mut Client) -> u64 {
@@ -60,7 +31,7 @@ fn a_seat_is_one_in_the_nodes_store() {
     assert_eq!(params.capacity, 64 << 20);
     let mut ask = |lane| {
         let body = postcard::to_stdvec(&LeaseRequest::Small { lane, least: 100 }).unwrap();
-        driver.send(&ToDaemon::StoreLease { request: 5, body });
+        driver.send(&ToDaemon::StoreLease { request: 5, body, patience: Patience::default() });
         let body = driver.expect("memory", |message| match message {
             FromDaemon::StoreLeased { request: 5, body } => Some(body.clone()),
             _ => None,

@@ -90,7 +90,7 @@ fn a_node_stops_while_its_workers_are_being_started() {
         environ.windows(base.len()).any(|part| part == base)
     };
     let pids: Vec<u32> = common::children();
-    assert_eq!(pids.into_iter().filter(left).collect::<Vec<_>>(), []);
+    assert_eq!(pids.into_iter().filter(left).collect::<Vec<_>>(), Vec::<u32>::new());
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::value::{Blob, Failure, RefEntry, Value};
 use crate::{JobId, NodeId, ObjectId, TaskId, WorkerId};
 
 /// Version of these messages; processes of different versions refuse each other.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 4;
 
 /// What a process is in the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,6 +76,20 @@ impl Resources {
     }
 }
 
+/// Longest part of an object that one message brings, in bytes.
+pub const PART_MAX: u64 = 4 << 20;
+
+/// How long a request for memory waits for room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Patience {
+    /// Milliseconds; 0 to be refused at once.
+    pub millis: u32,
+    /// Names a place in the line, which the asker keeps over several requests, one after the other; 0 for none.
+    pub ticket: u64,
+    /// Nobody asks again after this: a refusal names those who hold the memory.
+    pub last: bool,
+}
+
 /// From a process to its node's daemon.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum ToDaemon {
@@ -109,6 +123,39 @@ pub enum ToDaemon {
         request: u64,
         /// Encoded by the store crate's types.
         body: Vec<u8>,
+        /// What to do when there is no room.
+        patience: Patience,
+    },
+    /// Needs these objects in memory, all at once: answered by [`FromDaemon::Restored`] when they are. They stay there
+    /// until [`Self::RestoreEnd`].
+    Restore {
+        /// Named by the asker.
+        request: u64,
+        /// The objects.
+        locators: Vec<crate::Locator>,
+    },
+    /// The objects of an answered request are pinned, or not needed any more.
+    RestoreEnd {
+        /// The request.
+        request: u64,
+    },
+    /// Asks for some bytes of an object without bringing it back; answered by [`FromDaemon::Part`].
+    ReadPart {
+        /// Named by the asker.
+        request: u64,
+        /// The object.
+        locator: crate::Locator,
+        /// First byte.
+        start: u64,
+        /// Number of bytes, at most [`PART_MAX`].
+        length: u64,
+    },
+    /// Asks where a spilled object is kept; answered by [`FromDaemon::Place`].
+    Locate {
+        /// Named by the asker.
+        request: u64,
+        /// The object.
+        locator: crate::Locator,
     },
     /// Objects that nobody refers to any more.
     StoreFree {
@@ -226,6 +273,29 @@ pub enum FromDaemon {
         /// The store crate's `Result<LeaseGrant, LeaseError>`, encoded.
         body: Vec<u8>,
     },
+    /// Answers [`ToDaemon::Restore`]: the objects are in memory, but for those that failed.
+    Restored {
+        /// The request this answers.
+        request: u64,
+        /// Position and failure of each object that can't be brought back.
+        failures: Vec<(u32, Failure)>,
+    },
+    /// Answers [`ToDaemon::ReadPart`].
+    Part {
+        /// The request this answers.
+        request: u64,
+        /// The bytes; `None` when the object is in memory by now.
+        bytes: Result<Option<crate::Bytes>, Failure>,
+    },
+    /// Answers [`ToDaemon::Locate`].
+    Place {
+        /// The request this answers.
+        request: u64,
+        /// Where a spilled object is kept; `None` when it is in memory.
+        uri: Option<String>,
+    },
+    /// The store is full and others wait: let go of what only garbage holds.
+    Collect,
     /// Answers [`ToDaemon::Connect`]. Descriptors: the near side of the link, when `connect` says so.
     Connected {
         /// The request this answers.
@@ -293,6 +363,8 @@ pub struct Welcome {
     pub epoch: u64,
     /// Values up to this many serialised bytes stay out of the store.
     pub inline_limit: u64,
+    /// Milliseconds that a put waits for room in a full store.
+    pub put_timeout: u64,
     /// The store crate's seat, encoded; its descriptors come with the message.
     pub seat: Vec<u8>,
 }
@@ -312,8 +384,12 @@ pub struct NodeState {
     pub capacity: u64,
     /// Bytes of live objects and open drafts.
     pub used: u64,
-    /// Bytes spilled.
+    /// Bytes of objects that are spilled now.
     pub spilled: u64,
+    /// How many objects those are.
+    pub spilled_objects: u64,
+    /// What was spilled and restored so far.
+    pub spilling: SpillingState,
     /// Live objects in the store.
     pub objects: u64,
     /// Pins of live processes.
@@ -324,6 +400,25 @@ pub struct NodeState {
     pub copied: u64,
     /// The workers.
     pub workers: Vec<WorkerInfo>,
+}
+
+/// What a node spilled and restored since its start.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct SpillingState {
+    /// Bytes written.
+    pub spilled_bytes: u64,
+    /// Objects written.
+    pub spilled_objects: u64,
+    /// Bytes read back.
+    pub restored_bytes: u64,
+    /// Objects read back.
+    pub restored_objects: u64,
+    /// Bytes per second while something was being written.
+    pub spill_throughput: f64,
+    /// Bytes per second while something was being read back.
+    pub restore_throughput: f64,
+    /// Requests for memory that wait for room.
+    pub waiting: u64,
 }
 
 /// A worker process.

@@ -280,6 +280,11 @@ impl Core {
         self.objects.id(handle)
     }
 
+    /// Bytes of values that are kept in this process.
+    pub fn inline_bytes(&self) -> u64 {
+        self.objects.inline()
+    }
+
     /// The value, when there is one.
     pub fn value(&mut self, handle: Handle) -> Option<&Value> {
         self.objects.get(handle)?.value.as_ref()
@@ -365,14 +370,13 @@ impl Core {
         let Some(object) = self.objects.get_mut(handle) else { return };
         let (id, owner) = (object.id, object.owner);
         let failure = Failure::new("OBJECT_FREED", format!("ObjectRef({id}) was freed by free()"));
-        let value = object.value.replace(Value::Failed(Box::new(failure)));
+        let inner = object.extra.as_mut().map(|extra| std::mem::take(&mut extra.contains)).unwrap_or_default();
+        let value = self.objects.set_value(handle, Value::Failed(Box::new(failure)));
         match (owner, value) {
             (Some(owner), _) => self.send(owner, ToPeer::Free { object: id }),
             (None, Some(Value::Ready(Blob::Stored(locator)))) => self.actions.push(Action::Free(locator)),
             (None, _) => {}
         }
-        let Some(object) = self.objects.get_mut(handle) else { return };
-        let inner = object.extra.as_mut().map(|extra| std::mem::take(&mut extra.contains)).unwrap_or_default();
         for inner in inner {
             self.drop_count(inner, Count::Contained);
         }
@@ -383,8 +387,8 @@ impl Core {
     pub(crate) fn resolve(&mut self, handle: Handle, value: Value, look: Look<'_>) {
         let entries = refs_in(&value, look);
         let contains: Vec<Handle> = entries.iter().map(|entry| self.acquire(entry, Count::Contained)).collect();
+        self.objects.set_value(handle, value);
         let Some(object) = self.objects.get_mut(handle) else { return };
-        object.value = Some(value);
         if !contains.is_empty() {
             object.extra().contains = contains;
         }

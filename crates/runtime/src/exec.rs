@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use heliostat_proto::message::{TaskSpec, ToPeer};
-use heliostat_proto::{Blob, TaskId, Value, WorkerId};
+use heliostat_proto::{Blob, Failure, TaskId, Value, WorkerId};
 
 use crate::action::{Action, ExecutionId, Handle};
 use crate::core::{Core, Look};
@@ -203,6 +203,17 @@ impl Core {
             }
         }
         taken
+    }
+
+    /// Ends a run that was aborted between being taken and its code: there is nothing to tell. Returns whether it was.
+    pub fn end_aborted(&mut self, id: ExecutionId) -> bool {
+        let Some(execution) = self.executions.table.get(id).filter(|execution| execution.aborted.is_some()) else {
+            return false;
+        };
+        let failure = Failure::new("TASK_CANCELLED", format!("{}() was aborted before it began", execution.spec.name));
+        let results = vec![Value::Failed(Box::new(failure)); execution.spec.returns.map_or(1, |count| count as usize)];
+        self.finish(id, results, &[], 0, false);
+        true
     }
 
     /// How many runs were aborted while they were under way: whoever blocks looks whether it changed.

@@ -107,6 +107,16 @@ pub(crate) struct Objects {
     lent: HashMap<WorkerId, HashSet<Handle>>,
     /// What we hold of each process.
     borrowed: HashMap<WorkerId, HashSet<Handle>>,
+    /// Bytes of inline values.
+    inline: u64,
+}
+
+/// Bytes that a value takes in this process.
+fn inline_bytes(value: Option<&Value>) -> u64 {
+    match value {
+        Some(Value::Ready(Blob::Inline(bytes))) => bytes.len() as u64,
+        _ => 0,
+    }
 }
 
 /// What became of an object's last count.
@@ -129,6 +139,7 @@ impl Objects {
             by_id: HashMap::new(),
             lent: HashMap::new(),
             borrowed: HashMap::new(),
+            inline: 0,
         }
     }
 
@@ -139,6 +150,7 @@ impl Objects {
     /// A new object of this process, counted once.
     pub(crate) fn create(&mut self, id: ObjectId, value: Option<Value>, count: Count) -> Handle {
         let mut object = Object::new(id, None);
+        self.inline += inline_bytes(value.as_ref());
         object.value = value;
         let handle = self.insert(object);
         self.add(handle, count);
@@ -152,6 +164,7 @@ impl Objects {
         }
         let mut header = [0; PLAIN_MAX];
         header[..value.len()].copy_from_slice(value);
+        self.inline += value.len() as u64;
         let plain = Plain { index: id.index(), local: 1, length: value.len() as u8, header };
         Some(self.table.insert(Entry::Plain(plain)))
     }
@@ -209,12 +222,29 @@ impl Objects {
             let mut object = Object::new(self.root.object(plain.index), None);
             object.local = plain.local;
             object.value = Some(Value::Ready(Blob::Inline(blob::plain(&plain.header[..plain.length.into()]))));
+            self.inline -= u64::from(plain.length);
+            self.inline += inline_bytes(object.value.as_ref());
             *entry = Entry::Full(Box::new(object));
         }
         match entry {
             Entry::Full(object) => Some(object),
             Entry::Plain(_) => None,
         }
+    }
+
+    /// Gives an object its value, or another one; returns the one before.
+    pub(crate) fn set_value(&mut self, handle: Handle, value: Value) -> Option<Value> {
+        let object = self.get_mut(handle)?;
+        let given = inline_bytes(Some(&value));
+        let taken = object.value.replace(value);
+        self.inline += given;
+        self.inline -= inline_bytes(taken.as_ref());
+        taken
+    }
+
+    /// Bytes of inline values.
+    pub(crate) fn inline(&self) -> u64 {
+        self.inline
     }
 
     pub(crate) fn find(&self, id: &ObjectId) -> Option<Handle> {
@@ -261,6 +291,7 @@ impl Objects {
             if let (Some(Entry::Plain(plain)), Count::Local) = (self.table.get_mut(handle), count) {
                 plain.local -= 1;
                 if plain.local == 0 {
+                    self.inline -= u64::from(plain.length);
                     self.vacate(handle);
                 }
                 continue;
@@ -307,6 +338,7 @@ impl Objects {
             return;
         }
         let Some(Entry::Full(object)) = self.vacate(handle) else { return };
+        self.inline -= inline_bytes(object.value.as_ref());
         if object.exported {
             self.by_id.remove(&object.id);
         }
@@ -419,6 +451,26 @@ mod tests {
         for left in [1, 0] {
             objects.drop_count(handle, Count::Local, &mut Vec::new());
             assert_eq!(objects.len(), left);
+        }
+    }
+
+    #[test]
+    fn bytes_of_values_are_counted_whatever_becomes_of_their_objects() {
+        let (mut objects, root) = objects();
+        let plain = small(&mut objects, root, 0);
+        assert_eq!(objects.inline(), 5);
+        let grown = small(&mut objects, root, 1);
+        objects.export(grown);
+        let full = 5 + blob::plain(b"small").len() as u64;
+        assert_eq!(objects.inline(), full, "an object of its own record keeps what is around the value as well");
+        let value = Value::Ready(Blob::Inline(blob::plain(&[0; 1000])));
+        let large = objects.create(root.object(ObjectId::FIRST_PUT + 2), Some(value), Count::Local);
+        assert!(objects.inline() > full + 1000);
+        assert!(objects.set_value(large, owner_died(root.object(0))).is_some());
+        assert_eq!(objects.inline(), full);
+        for (handle, left) in [(large, full), (grown, 5), (plain, 0)] {
+            objects.drop_count(handle, Count::Local, &mut Vec::new());
+            assert_eq!(objects.inline(), left);
         }
     }
 

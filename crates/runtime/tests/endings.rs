@@ -50,6 +50,23 @@ fn a_cancelled_run_settles_at_once_and_its_late_results_are_freed() {
 }
 
 #[test]
+fn a_run_that_was_cancelled_before_its_code_began_ends_without_it() {
+    let mut c = Cluster::new(2);
+    let handle = c.submit(0, &[], &[]);
+    let (execution, _, handle) = running(&mut c, handle);
+    assert!(!c.cores[1].end_aborted(execution), "nobody wants its end");
+    c.cancel(0, handle, false, true);
+    c.quiet();
+    assert!(c.cores[1].end_aborted(execution));
+    assert!(!c.cores[1].end_aborted(execution), "it has ended");
+    c.perform(1);
+    c.quiet();
+    assert_eq!(c.code(0, handle), Some("TASK_CANCELLED"));
+    c.release(0, handle);
+    ends_empty(&mut c);
+}
+
+#[test]
 fn a_value_that_crossed_the_cancellation_does_not_count_and_a_cancellation_that_crossed_the_end_does_nothing() {
     let mut c = Cluster::new(2);
     let handle = c.submit(0, &[], &[]);

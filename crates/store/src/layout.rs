@@ -24,7 +24,7 @@ pub(crate) const SHORT_PROBE: u64 = 16;
 pub(crate) const SLOT: u64 = 64;
 
 /// First word of the header: "HELIOST" and the version of this layout.
-pub(crate) const MAGIC: u64 = u64::from_be_bytes(*b"HELIOST\x01");
+pub(crate) const MAGIC: u64 = u64::from_be_bytes(*b"HELIOST\x02");
 /// Size of the header in bytes.
 pub(crate) const HEADER: u64 = PAGE;
 /// Byte offsets of the header's words.
@@ -75,6 +75,8 @@ pub(crate) enum Phase {
     Dropped = 4,
     /// Taken out by the daemon; the memory comes back when the last pin goes.
     Closing = 5,
+    /// Without memory: the bytes are kept elsewhere, and the daemon brings them back for whoever needs them.
+    Spilled = 6,
 }
 
 /// The first word of a slot: generation (32 bits), seat of the creator (24 bits), phase (8 bits).
@@ -99,6 +101,7 @@ impl State {
             3 => Phase::Sealed,
             4 => Phase::Dropped,
             5 => Phase::Closing,
+            6 => Phase::Spilled,
             _ => return None,
         };
         Some(Self { generation: (word >> 32) as u32, seat: (word >> 8) as u32 & MAX_SEAT, phase })
@@ -151,11 +154,12 @@ mod tests {
 
     #[test]
     fn words_come_back_as_they_went() {
-        for phase in [Phase::Free, Phase::Claimed, Phase::Draft, Phase::Sealed, Phase::Dropped, Phase::Closing] {
+        use Phase::{Claimed, Closing, Draft, Dropped, Free, Sealed, Spilled};
+        for phase in [Free, Claimed, Draft, Sealed, Dropped, Closing, Spilled] {
             let state = State { generation: u32::MAX - 1, seat: MAX_SEAT, phase };
             assert_eq!(State::unpack(state.pack()), Some(state));
         }
-        assert_eq!(State::unpack(6), None);
+        assert_eq!(State::unpack(7), None);
         let lease = Lease { epoch: 0xabcd, cursor: 0x12_3456, limit: 0xff_ffff };
         assert_eq!(Lease::unpack(lease.pack()), lease);
         assert_eq!(unhold(hold(7, 9)), (7, 9));

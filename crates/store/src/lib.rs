@@ -8,6 +8,7 @@
 //! - **Zero-copy.** A [`Pin`] gives the bytes where they are, whatever their size, and keeps them there.
 //! - **Safe against any death.** A client holds no lock across a step that can die. What it was doing stands in its own
 //!   pages, and [`StoreDaemon::client_gone`] brings all of it back. Nobody ever sees an unsealed object.
+//! - **Larger than memory.** An object's bytes can be kept elsewhere and brought back: its locator stays good.
 //! - **Full is an error.** Pages are reserved before they are handed out, and the limits of the system and of all
 //!   control groups are read first: no SIGBUS, nobody killed.
 //!
@@ -64,7 +65,10 @@ pub use client::{
     AttachError, CreateError, Draft, ExposeError, Layout, Pin, PinError, PutError, SealError, StoreClient, WriteError,
 };
 pub use config::StoreConfig;
-pub use daemon::{CreateStoreError, JoinError, Rebuilt, Reclaimed, StoreDaemon, StoreStats};
+pub use daemon::{
+    BeginRestoreError, Candidate, Content, CreateStoreError, JoinError, Rebuilt, Reclaimed, Restore, Spilled,
+    StoreDaemon, StoreStats, Target,
+};
 pub use layout::{LANES, LARGE, LONGEST_LEASE, MAX_PROBE, MAX_SEAT, PAGE, UNIT};
-pub use link::{DaemonLink, LeaseError, LeaseGrant, LeaseRequest, LocalLink};
+pub use link::{DaemonLink, Holder, HolderKind, LeaseError, LeaseGrant, LeaseRequest, LocalLink};
 pub use seat::{SEAT_FDS, Seat, SeatFdsError, SeatParams};

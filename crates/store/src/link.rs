@@ -1,5 +1,6 @@
 //! What a client asks its daemon for, however it is reached.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use heliostat_proto::Locator;
@@ -55,6 +56,52 @@ pub struct LeaseGrant {
     pub epoch: u16,
 }
 
+/// Who holds memory of the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// The process; 0 if it is not known.
+    pub pid: u32,
+    /// How it holds them.
+    pub kind: HolderKind,
+    /// Bytes in all.
+    pub bytes: u64,
+    /// Number of objects.
+    pub objects: u64,
+    /// Bytes of the largest one.
+    pub largest: u64,
+}
+
+/// How a process holds memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum HolderKind {
+    /// Objects that it owns.
+    Owner,
+    /// Objects that are not sealed yet.
+    Draft,
+    /// Objects that were freed, but that it still reads.
+    Reader,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pid, kind, bytes, objects, largest } = self;
+        let what = match kind {
+            HolderKind::Owner => "owns",
+            HolderKind::Draft => "is filling",
+            HolderKind::Reader => "still reads freed objects:",
+        };
+        write!(f, "pid {pid} {what} {objects} objects of {bytes} bytes, the largest {largest}")
+    }
+}
+
+fn described(holders: &[Holder]) -> String {
+    if holders.is_empty() {
+        return String::new();
+    }
+    let all: Vec<String> = holders.iter().map(Holder::to_string).collect();
+    format!("; the biggest holders: {}", all.join(", "))
+}
+
 /// Memory was refused, or the request made no sense.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[non_exhaustive]
@@ -83,6 +130,18 @@ pub enum LeaseError {
         reserve: u64,
         /// What limits: the system, a control group, or the kernel's refusal.
         limit: String,
+    },
+    /// Whatever could make room was tried.
+    #[error("{error}; {}{}", .tried.join("; "), described(.holders))]
+    Exhausted {
+        /// What is short.
+        error: Box<LeaseError>,
+        /// What was tried, and how that ended.
+        tried: Vec<String>,
+        /// Who holds most of the memory, the biggest first.
+        holders: Vec<Holder>,
+        /// The storage for spilled objects refused, too.
+        disk: bool,
     },
     /// The client has no seat (any more).
     #[error("client {client} has no seat in this store: it was declared gone")]

@@ -10,6 +10,7 @@
 mod lease;
 mod pins;
 mod publish;
+mod spills;
 
 use std::sync::atomic::Ordering;
 

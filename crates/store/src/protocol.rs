@@ -7,6 +7,11 @@
 //! could leave wrong. Entries come in blocks with one bit each, set before an entry of the block is written and cleared
 //! after the last one was, so that the daemon looks at no block that holds nothing.
 //!
+//! **Spill and restore.** An object that leaves the memory is closed the same way, to be spilled instead of closing;
+//! where the daemon then sees an entry, it seals the object again. Bytes and place of one that comes back are written
+//! before it is sealed again: who sees it sealed sees both. Slot and generation stay, so that a reader takes the place
+//! from the slot, and only while it has it pinned.
+//!
 //! **Lease.** Client and daemon change one word, (epoch, cursor, limit), by compare-and-swap: what the client takes
 //! and what the daemon takes back can't overlap.
 //!
@@ -27,18 +32,30 @@ pub(crate) trait Word {
     fn fence(order: Ordering);
 }
 
-/// Pins the object of `generation` in `slot` by the entry; undone and false if it isn't sealed (any more).
+/// Why an object can't be pinned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unpinned {
+    /// It is not sealed (any more).
+    Gone,
+    /// It has no memory now, or is just losing it.
+    Spilled,
+}
+
+/// Pins the object of `generation` in `slot` by the entry; undone if it isn't sealed (any more).
 #[inline]
-pub(crate) fn pin<W: Word>(entry: &W, hold: u64, slot: &W, generation: u32) -> bool {
+pub(crate) fn pin<W: Word>(entry: &W, hold: u64, slot: &W, generation: u32) -> Result<(), Unpinned> {
     // Relaxed is enough: the fence orders it before the second look, and the value carries no data.
     entry.store(hold, Ordering::Relaxed);
     W::fence(Ordering::SeqCst);
     // Acquire: pairs with the release of `seal`, so that a sealed object's bytes are visible.
-    let sealed = is_sealed(slot.load(Ordering::Acquire), generation);
-    if !sealed {
-        unpin(entry);
+    match State::unpack(slot.load(Ordering::Acquire)).filter(|state| state.generation == generation) {
+        Some(State { phase: Phase::Sealed, .. }) => Ok(()),
+        other => {
+            unpin(entry);
+            let spilled = other.is_some_and(|state| state.phase == Phase::Spilled);
+            Err(if spilled { Unpinned::Spilled } else { Unpinned::Gone })
+        }
     }
-    sealed
 }
 
 /// Clears an entry. Release: all reads of the object come before the daemon can see it unpinned.
@@ -55,7 +72,7 @@ pub(crate) fn mark(blocks: &impl Word, bits: u64) {
 }
 
 /// Whether a slot's word says that this generation is readable.
-#[inline]
+#[cfg(all(test, loom))]
 pub(crate) fn is_sealed(word: u64, generation: u32) -> bool {
     State::unpack(word).is_some_and(|state| state.phase == Phase::Sealed && state.generation == generation)
 }

@@ -48,6 +48,8 @@ pub(crate) struct Record {
     /// Seat of the owner, or 0.
     pub(crate) owner: u32,
     pub(crate) whole_pages: bool,
+    /// Must not be spilled.
+    pub(crate) stays: bool,
     pub(crate) offset: u64,
     pub(crate) length: u64,
 }
@@ -132,14 +134,15 @@ impl Table {
         None
     }
 
-    /// A sealed object with this id. If several attempts made it, any one of them.
+    /// A sealed object with this id, spilled or not. If several attempts made it, any one of them.
     pub(crate) fn lookup(&self, id: &ObjectId) -> Option<Locator> {
         let hash = hash(id);
         self.regions().find_map(|region| {
             let reach = region.reach(hash).load(Ordering::Acquire).min(MAX_PROBE - 1);
             region.probe(hash, reach + 1).find_map(|slot| {
                 let (state, record) = slot.read_consistent()?;
-                (state.phase == Phase::Sealed && record.id == *id).then(|| slot.locator(state, &record))
+                (matches!(state.phase, Phase::Sealed | Phase::Spilled) && record.id == *id)
+                    .then(|| slot.locator(state, &record))
             })
         })
     }
@@ -185,6 +188,7 @@ impl<'a> Slot<'a> {
         }
         let index = u32::from_le_bytes(id[24..].try_into().expect("4 of 28 bytes"));
         let meta = u64::from(index) | u64::from(record.owner) << 32 | u64::from(record.whole_pages) << 56;
+        let meta = meta | u64::from(record.stays) << 57;
         self.word(4).store(meta, Ordering::Relaxed);
         self.place(record.offset, record.length);
     }
@@ -193,6 +197,12 @@ impl<'a> Slot<'a> {
     pub(crate) fn set_owner(&self, owner: u32) {
         let rest = self.word(4).load(Ordering::Relaxed) & !(u64::from(crate::layout::MAX_SEAT) << 32);
         self.word(4).store(rest | u64::from(owner) << 32, Ordering::Relaxed);
+    }
+
+    /// Writes that the object must stay in memory; only the one who claimed the slot does, until it is sealed.
+    pub(crate) fn set_stays(&self) {
+        let word = self.word(4);
+        word.store(word.load(Ordering::Relaxed) | 1 << 57, Ordering::Relaxed);
     }
 
     /// Writes where the bytes are.
@@ -214,6 +224,7 @@ impl<'a> Slot<'a> {
             id: ObjectId(id),
             owner: (meta >> 32) as u32 & crate::layout::MAX_SEAT,
             whole_pages: meta >> 56 & 1 == 1,
+            stays: meta >> 57 & 1 == 1,
             offset: word(5),
             length: word(6),
         }
@@ -273,7 +284,14 @@ mod tests {
 
     fn insert(table: &Table, id: ObjectId) -> Option<Locator> {
         let (slot, state) = table.claim(&id, 1, MAX_PROBE, |_, _| {})?;
-        slot.write(&Record { id, owner: 1, whole_pages: false, offset: u64::from(id.index()) * 64, length: 5 });
+        slot.write(&Record {
+            id,
+            owner: 1,
+            whole_pages: false,
+            stays: false,
+            offset: u64::from(id.index()) * 64,
+            length: 5,
+        });
         assert_eq!(table.lookup(&id), None, "unsealed");
         assert!(crate::protocol::advance(&slot.state(), state, Phase::Sealed));
         table.lookup(&id)

@@ -2,13 +2,14 @@
 //!
 //! A failure prints the seed; `HELIOSTAT_SEED` runs one again, `HELIOSTAT_CASES` says how many cases to run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use heliostat_proto::{Locator, ObjectId, TaskId, WorkerId};
 use heliostat_shm::process::Identity;
 use heliostat_store::{
-    CreateError, Draft, Layout, LeaseError, LocalLink, PAGE, Pin, PinError, StoreClient, StoreConfig, StoreDaemon, UNIT,
+    BeginRestoreError, Content, CreateError, Draft, Layout, LeaseError, LocalLink, PAGE, Pin, PinError, Restore,
+    Spilled, StoreClient, StoreConfig, StoreDaemon, Target, UNIT,
 };
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
@@ -34,6 +35,14 @@ enum Op {
     Sweep,
     Recall,
     Punch,
+    /// Bytes wanted: begins to spill what the daemon finds.
+    Spill(u64),
+    /// Ends all spills that are under way; whether they were written.
+    Spilled(bool),
+    /// Object.
+    Restore(usize),
+    /// Which restore, whether the bytes are good.
+    Restored(usize, bool),
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -47,11 +56,15 @@ fn op() -> impl Strategy<Value = Op> {
         6 => (client.clone(), one.clone()).prop_map(|(a, b)| Op::Pin(a, b)),
         4 => one.clone().prop_map(Op::Unpin),
         5 => (client.clone(), one.clone()).prop_map(|(a, b)| Op::Free(a, b)),
-        1 => (client.clone(), one).prop_map(|(a, b)| Op::FreeAgain(a, b)),
+        1 => (client.clone(), one.clone()).prop_map(|(a, b)| Op::FreeAgain(a, b)),
         1 => client.prop_map(Op::Die),
         1 => Just(Op::Sweep),
         1 => Just(Op::Recall),
         1 => Just(Op::Punch),
+        4 => (0..400_000_u64).prop_map(Op::Spill),
+        4 => prop_oneof![4 => Just(true), 1 => Just(false)].prop_map(Op::Spilled),
+        4 => one.clone().prop_map(Op::Restore),
+        4 => (one.clone(), any::<u8>()).prop_map(|(a, b)| Op::Restored(a, b > 50)),
     ]
 }
 
@@ -62,6 +75,7 @@ struct Object {
     whole_pages: bool,
     owner: u32,
     freed: bool,
+    spilled: bool,
 }
 
 impl Object {
@@ -79,6 +93,12 @@ struct Machine {
     /// Live objects and freed ones that are still pinned, by their number.
     objects: BTreeMap<u64, Object>,
     gone: Vec<Locator>,
+    /// Objects whose bytes are being written elsewhere, and those bytes as they are now.
+    spilling: Vec<(u64, Locator, Content)>,
+    /// Objects that are being brought back.
+    restoring: Vec<(u64, Locator, Target)>,
+    /// Objects with a copy elsewhere.
+    copied: BTreeSet<u64>,
     /// What dead clients had in hand: their destructors never ran.
     graves: Vec<(Vec<Draft>, Vec<Pin>, StoreClient)>,
     next: u32,
@@ -96,6 +116,9 @@ impl Machine {
             pins: Vec::new(),
             objects: BTreeMap::new(),
             gone: Vec::new(),
+            spilling: Vec::new(),
+            restoring: Vec::new(),
+            copied: BTreeSet::new(),
             graves: Vec::new(),
             next: 0,
         };
@@ -130,7 +153,8 @@ impl Machine {
             Ok(mut draft) => {
                 let bytes: Vec<u8> = (0..length).map(|n| ((n * seed) >> 2) as u8).collect();
                 draft.bytes_mut().copy_from_slice(&bytes);
-                let object = Object { id, locator: *draft.locator(), bytes, whole_pages, owner, freed: false };
+                let object =
+                    Object { id, locator: *draft.locator(), bytes, whole_pages, owner, freed: false, spilled: false };
                 self.drafts.push((self.clients[client].params().client, draft, object));
             }
             Err(CreateError::Lease(LeaseError::Full { requested, .. })) => {
@@ -148,19 +172,112 @@ impl Machine {
 
     /// The daemon took back what was freed and isn't pinned any more.
     fn forget_unpinned(&mut self) {
-        let pins = &self.pins;
-        let gone = self.objects.iter().filter(|(n, o)| o.freed && !pins.iter().any(|(_, _, number)| number == *n));
+        let gone = self.objects.iter().filter(|(n, o)| o.freed && !self.is_kept(**n));
         let gone: Vec<u64> = gone.map(|(number, _)| *number).collect();
         for number in gone {
             self.gone.extend(self.objects.remove(&number).map(|object| object.locator));
         }
     }
 
+    /// Whether the memory of a freed object is still needed.
+    fn is_kept(&self, number: u64) -> bool {
+        self.pins.iter().any(|(_, _, pinned)| *pinned == number)
+            || self.spilling.iter().any(|(spilling, ..)| *spilling == number)
+            || self.restoring.iter().any(|(restoring, ..)| *restoring == number)
+    }
+
+    fn spill(&mut self, bytes: u64) -> Result<(), TestCaseError> {
+        let candidates = self.daemon().spill_candidates(bytes, |_| false).unwrap();
+        let found: u64 = candidates.iter().map(|candidate| candidate.footprint).sum();
+        let numbers: Vec<u64> = candidates.iter().map(|candidate| candidate.id.index().into()).collect();
+        for (candidate, number) in candidates.iter().zip(&numbers) {
+            let object = &self.objects[number];
+            prop_assert!(!object.freed && !object.spilled && !self.is_kept(*number), "{} may not leave", number);
+            prop_assert_eq!(
+                (candidate.footprint, candidate.copied),
+                (object.footprint(), self.copied.contains(number))
+            );
+        }
+        if found < bytes {
+            let rest = self.objects.iter().filter(|(n, o)| {
+                !numbers.contains(n) && !o.freed && !o.spilled && o.footprint() > 0 && !self.is_kept(**n)
+            });
+            prop_assert_eq!(rest.count(), 0, "some that could leave were not found");
+        }
+        for (candidate, number) in candidates.iter().zip(numbers) {
+            let content = self.daemon().begin_spill(&candidate.locator).unwrap().unwrap();
+            prop_assert!(self.daemon().begin_spill(&candidate.locator).unwrap().is_none(), "it is leaving already");
+            self.spilling.push((number, candidate.locator, content));
+        }
+        Ok(())
+    }
+
+    fn end_spills(&mut self, written: bool) -> Result<(), TestCaseError> {
+        let all = std::mem::take(&mut self.spilling);
+        for (number, _, content) in &all {
+            prop_assert!(content.as_ref() == self.objects[number].bytes, "{} changed while it was written", number);
+        }
+        let objects: Vec<_> = all.iter().map(|(_, locator, _)| (*locator, written)).collect();
+        let ends = self.daemon().finish_spill(&objects);
+        for ((number, ..), end) in all.into_iter().zip(ends) {
+            let pinned = self.pins.iter().any(|(_, _, pinned)| *pinned == number);
+            let object = self.objects.get_mut(&number).unwrap();
+            if written && !object.freed {
+                self.copied.insert(number);
+            }
+            let copied = self.copied.contains(&number);
+            let expected = match (object.freed, copied, pinned) {
+                (true, ..) => Spilled::Freed,
+                (_, false, _) => Spilled::Failed,
+                (_, _, true) => Spilled::Pinned,
+                _ => Spilled::Gone,
+            };
+            object.spilled = expected == Spilled::Gone;
+            prop_assert_eq!(end, expected);
+        }
+        self.forget_unpinned();
+        Ok(())
+    }
+
+    fn restore(&mut self, n: usize) -> Result<(), TestCaseError> {
+        let Some(number) = self.pick(n, true) else { return Ok(()) };
+        let locator = self.objects[&number].locator;
+        let begun = self.daemon().begin_restore(&locator);
+        let under_way = self.restoring.iter().any(|(restoring, ..)| *restoring == number);
+        match begun {
+            Ok(Restore::Present) => prop_assert!(!self.objects[&number].spilled),
+            Ok(Restore::UnderWay) => prop_assert!(under_way),
+            Ok(Restore::Into(mut target)) => {
+                prop_assert!(self.objects[&number].spilled && !under_way);
+                target.as_mut().copy_from_slice(&self.objects[&number].bytes);
+                self.restoring.push((number, locator, target));
+            }
+            Err(BeginRestoreError::Memory(LeaseError::Full { .. })) => self.forget_unpinned(),
+            Err(error) => return Err(TestCaseError::fail(format!("restore: {error}"))),
+        }
+        Ok(())
+    }
+
+    fn end_restore(&mut self, n: usize, good: bool) -> Result<(), TestCaseError> {
+        let (number, locator, mut target) = self.restoring.swap_remove(n % self.restoring.len());
+        if !good {
+            target.as_mut().fill(0xee);
+        }
+        let there = self.daemon().finish_restore(&locator, good);
+        let object = self.objects.get_mut(&number).unwrap();
+        prop_assert_eq!(there, good && !object.freed);
+        object.spilled = !there;
+        if object.freed {
+            self.gone.extend(self.objects.remove(&number).map(|object| object.locator));
+        }
+        Ok(())
+    }
+
     fn free(&mut self, client: usize, number: u64) {
         let object = self.objects.get_mut(&number).unwrap();
         self.clients[client].free(&[object.locator]);
         object.freed = true;
-        if !self.pins.iter().any(|(_, _, pinned)| *pinned == number) {
+        if !self.is_kept(number) {
             self.gone.extend(self.objects.remove(&number).map(|object| object.locator));
         }
     }
@@ -197,8 +314,12 @@ impl Machine {
             }
             Op::Pin(client, n) => {
                 if let Some(number) = self.pick(n, true) {
-                    let pin = self.clients[client].pin(&self.objects[&number].locator).unwrap();
-                    self.pins.push((self.clients[client].params().client, pin, number));
+                    let pin = self.clients[client].pin(&self.objects[&number].locator);
+                    if self.objects[&number].spilled {
+                        prop_assert!(matches!(pin, Err(PinError::Spilled { .. })), "pinned without memory");
+                    } else {
+                        self.pins.push((self.clients[client].params().client, pin.unwrap(), number));
+                    }
                 }
                 if let Some(number) = self.pick(n, false) {
                     let freed = self.clients[client].pin(&self.objects[&number].locator);
@@ -221,6 +342,10 @@ impl Machine {
             }
             Op::Recall => drop(self.daemon().recall()),
             Op::Punch => drop(self.daemon().punch(256 << 10).unwrap()),
+            Op::Spill(bytes) => self.spill(bytes)?,
+            Op::Spilled(written) => self.end_spills(written)?,
+            Op::Restore(n) => self.restore(n)?,
+            Op::Restored(n, good) if !self.restoring.is_empty() => self.end_restore(n, good)?,
             _ => {}
         }
         Ok(())
@@ -229,20 +354,47 @@ impl Machine {
     /// The store is what the model says.
     fn check(&mut self) -> Result<(), TestCaseError> {
         let stats = self.daemon().stats();
-        if stats.deferred_objects < self.objects.values().filter(|o| o.freed).count() as u64 {
+        if stats.deferred_objects < self.objects.values().filter(|o| o.freed && !o.spilled).count() as u64 {
             self.forget_unpinned(); // swept while memory was short
         }
         prop_assert_eq!((stats.sum(), stats.refused), (CAPACITY, 0), "{:?}", stats);
         prop_assert_eq!(stats.resident, CAPACITY - stats.free_cold, "{:?}", stats);
-        let all = || self.objects.values().chain(self.drafts.iter().map(|(_, _, object)| object));
+        let restoring = |number: &u64| self.restoring.iter().any(|(restoring, ..)| restoring == number);
+        let in_memory = self.objects.iter().filter(|(number, o)| !o.spilled || restoring(number)).map(|(_, o)| o);
+        let in_memory: Vec<&Object> = in_memory.collect();
+        let all = || in_memory.iter().copied().chain(self.drafts.iter().map(|(_, _, object)| object));
+        let spilled = || self.objects.values().filter(|object| object.spilled);
+        let spilled_bytes: u64 = spilled().map(Object::footprint).sum();
+        prop_assert_eq!(
+            (stats.spilled, stats.spilled_objects),
+            (spilled_bytes, spilled().count() as u64),
+            "{:?}",
+            stats
+        );
         let bytes = |whole: bool| all().filter(|o| o.whole_pages == whole).map(Object::footprint).sum::<u64>();
         prop_assert_eq!((stats.small, stats.large), (bytes(false), bytes(true)), "{:?}", stats);
         for object in self.objects.values() {
-            prop_assert_eq!(self.clients[0].lookup(&object.id), (!object.freed).then_some(object.locator));
+            let found = self.clients[0].lookup(&object.id).map(|locator| (locator.slot, locator.generation));
+            let (slot, generation) = (object.locator.slot, object.locator.generation);
+            prop_assert_eq!(found, (!object.freed).then_some((slot, generation)));
         }
         for (_, draft, object) in &self.drafts {
             prop_assert!(!self.clients[0].contains(&object.id) && *draft.locator() == object.locator);
         }
+        let dropped = self.daemon().take_dropped();
+        for (slot, generation) in dropped {
+            let is_it = |number: &u64| match self.objects.get(number) {
+                Some(object) => object.freed && (object.locator.slot, object.locator.generation) == (slot, generation),
+                None => true,
+            };
+            let gone = self.copied.iter().copied().find(is_it);
+            prop_assert!(
+                gone.is_some_and(|number| self.copied.remove(&number)),
+                "the copy of a living object was dropped"
+            );
+        }
+        let rest = self.copied.iter().filter(|number| !self.objects.contains_key(number)).count();
+        prop_assert_eq!(rest, 0, "the copy of a dead object was not dropped");
         for (_, pin, number) in &self.pins {
             prop_assert!(pin.bytes() == self.objects[number].bytes, "object {} changed", number);
         }
@@ -255,8 +407,12 @@ impl Machine {
     fn end(mut self) -> Result<(), TestCaseError> {
         self.pins.clear();
         self.drafts.clear();
+        self.end_spills(true)?;
         let rest: Vec<Locator> = self.objects.values().map(|object| object.locator).collect();
         self.clients[0].free(&rest);
+        for (_, locator, _) in std::mem::take(&mut self.restoring) {
+            self.daemon().finish_restore(&locator, true);
+        }
         self.daemon().sweep_deferred();
         self.daemon().recall();
         let stats = self.daemon().stats();

@@ -10,7 +10,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use heliostat_node::{Node, NodeConfig, NodeHandle, WorkerCommand};
-use heliostat_proto::message::{FromDaemon, PROTOCOL_VERSION, Resources, Role, TaskSpec, ToDaemon, ToPeer, Welcome};
+use heliostat_proto::message::{
+    FromDaemon, PROTOCOL_VERSION, Patience, Resources, Role, TaskSpec, ToDaemon, ToPeer, Welcome,
+};
 use heliostat_proto::{Blob, Bytes, JobId, Locator, TaskId, Value, WorkerId};
 use heliostat_shm::bell::Ringer;
 use heliostat_shm::ring::Side;
@@ -394,11 +396,15 @@ fn obey(node: &mut Client, held: &mut Vec<Vec<u8>>, name: &str, command: &str) -
 
 /// Asks a node for memory over a connection that nobody else uses.
 #[derive(Debug)]
-pub struct OverSocket(std::sync::Mutex<Line>);
+pub struct OverSocket {
+    line: std::sync::Mutex<Line>,
+    /// How long requests wait for room.
+    pub patience: std::sync::Mutex<Patience>,
+}
 
 impl OverSocket {
     pub fn new(line: Line) -> Self {
-        Self(std::sync::Mutex::new(line))
+        Self { line: std::sync::Mutex::new(line), patience: std::sync::Mutex::default() }
     }
 
     /// Ends the connection as a death would: without a word.
@@ -407,7 +413,7 @@ impl OverSocket {
     }
 
     fn line(&self) -> std::sync::MutexGuard<'_, Line> {
-        self.0.lock().expect("no test panicked with it")
+        self.line.lock().expect("no test panicked with it")
     }
 }
 
@@ -416,8 +422,10 @@ impl heliostat_store::DaemonLink for OverSocket {
         &self,
         request: heliostat_store::LeaseRequest,
     ) -> Result<heliostat_store::LeaseGrant, heliostat_store::LeaseError> {
+        let patience = *self.patience.lock().expect("no test panicked with it");
         let mut line = self.line();
-        line.send(&ToDaemon::StoreLease { request: 0, body: postcard::to_stdvec(&request).expect("plain data") });
+        let body = postcard::to_stdvec(&request).expect("plain data");
+        line.send(&ToDaemon::StoreLease { request: 0, body, patience });
         loop {
             match line.receive() {
                 Some(FromDaemon::StoreLeased { body, .. }) => return postcard::from_bytes(&body).expect("an answer"),
@@ -430,6 +438,34 @@ impl heliostat_store::DaemonLink for OverSocket {
     fn free(&self, locators: &[Locator]) {
         // After the end of the connection there is nobody to tell.
         let _ = self.line().channel.send(&ToDaemon::StoreFree { locators: locators.to_vec() }, Vec::new());
+    }
+}
+
+/// Bytes of an object on whole pages.
+pub const LARGE: usize = 300_000;
+
+/// A driver with the store on its side.
+pub struct Storing {
+    pub store: heliostat_store::StoreClient,
+    pub id: WorkerId,
+    pub link: std::sync::Arc<OverSocket>,
+}
+
+impl Storing {
+    pub fn new(node: &NodeHandle) -> Self {
+        let Client { line, welcome, seat, .. } = Client::driver(node);
+        let params: heliostat_store::SeatParams = postcard::from_bytes(&welcome.seat).unwrap();
+        let seat = heliostat_store::Seat::from_parts(params, seat).unwrap();
+        let link = std::sync::Arc::new(OverSocket::new(line));
+        Self { store: heliostat_store::StoreClient::attach(seat, link.clone()).unwrap(), id: welcome.worker, link }
+    }
+
+    pub fn object(&self, index: u32) -> heliostat_proto::ObjectId {
+        TaskId::root(self.id).object(index)
+    }
+
+    pub fn put(&self, index: u32) -> Locator {
+        self.store.put(self.object(index), &vec![7; LARGE]).unwrap()
     }
 }
 

@@ -2,9 +2,10 @@
 //!
 //! A hook before and after each change of a shared word, and around each message, copies the table, all clients' pages
 //! and the daemon's private state, ends the client in the copy, and judges the result. One run of an operation checks
-//! all its steps, so the work is linear in their number. Four futures are judged at each step: the client dies; the
+//! all its steps, so the work is linear in their number. Five futures are judged at each step: the client dies; the
 //! daemon takes all tails of leases back and the client dies; the daemon takes all objects out and the client dies; the
-//! daemon rebuilds its allocator from the table, which must change nothing, and the client dies.
+//! daemon rebuilds its allocator from the table, which must change nothing, and the client dies; the daemon spills
+//! all objects, the client dies, and they are brought back.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -16,8 +17,9 @@ use heliostat_shm::process::Identity;
 
 use super::script::{self, OPERATIONS, SteppedLink, Witness};
 use crate::daemon::replica::Forget;
+use crate::word::step;
 use crate::word::steps::with_hook;
-use crate::{LocalLink, StoreClient, StoreConfig, StoreDaemon};
+use crate::{LocalLink, PinError, Restore, Spilled, StoreClient, StoreConfig, StoreDaemon};
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Future {
@@ -25,6 +27,7 @@ enum Future {
     RecallThenDeath,
     FreeAllThenDeath,
     RebuildThenDeath,
+    SpillThenDeath,
 }
 
 /// An object's contents, and whether it must be there.
@@ -61,7 +64,14 @@ impl Checker {
     fn check(&self) {
         let Ok(daemon) = self.daemon.try_lock() else { return };
         self.steps.set(self.steps.get() + 1);
-        for future in [Future::Death, Future::RecallThenDeath, Future::FreeAllThenDeath, Future::RebuildThenDeath] {
+        let futures = [
+            Future::Death,
+            Future::RecallThenDeath,
+            Future::FreeAllThenDeath,
+            Future::RebuildThenDeath,
+            Future::SpillThenDeath,
+        ];
+        for future in futures {
             let mut copy = daemon.replica();
             let faults = self.judge(&mut copy, future);
             let at = |fault| format!("step {}, {future:?}: {fault}; slots {:?}", self.steps.get(), copy.describe());
@@ -70,10 +80,12 @@ impl Checker {
     }
 
     fn judge(&self, copy: &mut StoreDaemon, future: Future) -> Vec<String> {
+        let mut spilled = Vec::new();
         match future {
             Future::Death => {}
             Future::RecallThenDeath => drop(copy.recall()),
             Future::FreeAllThenDeath => free_all(copy),
+            Future::SpillThenDeath => spilled = spill_all(copy),
             Future::RebuildThenDeath => {
                 let rebuilt = copy.rebuild().unwrap();
                 if rebuilt.free_before != rebuilt.free_after || rebuilt.refused > 0 {
@@ -84,6 +96,15 @@ impl Checker {
         copy.forget(self.victim, self.forget);
         copy.client_gone(self.victim);
         let mut faults = copy.faults();
+        for (locator, bytes) in &spilled {
+            match copy.begin_restore(locator) {
+                Ok(Restore::Into(mut target)) => target.as_mut().copy_from_slice(bytes),
+                other => faults.push(format!("{locator:?} can't be restored: {other:?}")),
+            }
+            if !copy.finish_restore(locator, true) {
+                faults.push(format!("{locator:?} did not come back"));
+            }
+        }
         let sealed = copy.sealed();
         for (id, _, bytes) in &sealed {
             match self.expected.borrow().get(id) {
@@ -101,6 +122,7 @@ impl Checker {
         }
         // Then all objects go, and nothing may be left, although the other client lives on.
         free_all(copy);
+        copy.end_transfers();
         copy.sweep_deferred();
         copy.recall();
         let stats = copy.stats();
@@ -115,8 +137,72 @@ impl Checker {
 }
 
 fn free_all(copy: &mut StoreDaemon) {
-    let all: Vec<Locator> = copy.sealed().into_iter().map(|(_, locator, _)| locator).collect();
+    let all: Vec<Locator> =
+        (0..=2).flat_map(|owner| copy.owned_by(owner).unwrap()).map(|(_, locator)| locator).collect();
     copy.free(&all);
+}
+
+/// Spills what can be; gives it with its contents.
+fn spill_all(copy: &mut StoreDaemon) -> Vec<(Locator, Vec<u8>)> {
+    let all = copy.spill_candidates(u64::MAX, |_| false).unwrap();
+    let begun: Vec<_> = all
+        .iter()
+        .filter_map(|one| Some((one.locator, copy.begin_spill(&one.locator).unwrap()?.as_ref().to_vec())))
+        .collect();
+    let ends = copy.finish_spill(&begun.iter().map(|(locator, _)| (*locator, true)).collect::<Vec<_>>());
+    begun.into_iter().zip(ends).filter(|(_, end)| *end == Spilled::Gone).map(|(one, _)| one).collect()
+}
+
+/// Objects leave and come back, are read and freed at every moment of it.
+fn spill(client: &StoreClient, daemon: &Mutex<StoreDaemon>, witness: &dyn Witness) {
+    let lock = || daemon.lock().unwrap();
+    let put = |seed: u32, length: u64| {
+        let bytes = script::content(seed, length);
+        witness.may_appear(script::id(seed), &bytes);
+        let locator = client.put(script::id(seed), &bytes).unwrap();
+        witness.must_stay(script::id(seed), &locator);
+        (locator, bytes)
+    };
+    let free = |seed: u32, locator: Locator| {
+        witness.may_go(script::id(seed));
+        step();
+        client.free(&[locator]);
+        step();
+    };
+    for (seed, length) in [(70, 900), (74, 70_000)] {
+        let (locator, bytes) = put(seed, length);
+        assert_eq!(lock().begin_spill(&locator).unwrap().unwrap().as_ref(), bytes);
+        step();
+        let pin = client.pin(&locator).unwrap();
+        assert_eq!(lock().finish_spill(&[(locator, true)]), [Spilled::Pinned]);
+        step();
+        drop(pin);
+        assert_eq!(lock().finish_spill(&[(locator, false)]), [Spilled::Gone], "it was written before");
+        step();
+        assert_eq!(client.pin(&locator).unwrap_err(), PinError::Spilled { locator });
+        let other = put(seed + 1, length); // takes the place
+        let Restore::Into(mut target) = lock().begin_restore(&locator).unwrap() else { panic!("it has no memory") };
+        step();
+        target.as_mut().copy_from_slice(&bytes);
+        step();
+        assert!(lock().finish_restore(&locator, true));
+        step();
+        assert_eq!(client.pin(&locator).unwrap().bytes(), bytes);
+        assert_eq!(client.pin(&other.0).unwrap().bytes(), other.1);
+        // Freed while it is spilled, and while it is brought back; the other one while it is written.
+        assert_eq!(lock().finish_spill(&[(locator, false)]), [Spilled::Gone]);
+        if seed == 70 {
+            assert!(matches!(lock().begin_restore(&locator), Ok(Restore::Into(_))));
+            step();
+        }
+        free(seed, locator);
+        assert!(!lock().finish_restore(&locator, true));
+        let content = lock().begin_spill(&other.0).unwrap().unwrap();
+        free(seed + 1, other.0);
+        assert_eq!(content.as_ref(), other.1);
+        assert_eq!(lock().finish_spill(&[(other.0, true)]), [Spilled::Freed]);
+        step();
+    }
 }
 
 /// Runs an operation under the checker; gives the number of steps and what was wrong.
@@ -139,14 +225,20 @@ fn check(operation: &str, forget: Forget) -> (usize, Vec<String>) {
         faults: RefCell::default(),
     });
     let watched = Rc::clone(&checker);
-    with_hook(move || watched.check(), || script::run(operation, &client, &link, &checker));
+    with_hook(
+        move || watched.check(),
+        || match operation {
+            "spilled" => spill(&client, &checker.daemon, &checker),
+            _ => script::run(operation, &client, &link, &checker),
+        },
+    );
     checker.check();
     (checker.steps.get(), checker.faults.take())
 }
 
 #[test]
 fn a_death_at_any_step_loses_and_leaks_nothing() {
-    for operation in OPERATIONS {
+    for operation in OPERATIONS.into_iter().chain(["spilled"]) {
         let (steps, faults) = check(operation, Forget::Nothing);
         assert!(faults.is_empty(), "{operation}: {} faults in {steps} steps, the first: {}", faults.len(), faults[0]);
         assert!(steps > 20, "{operation}: only {steps} steps were seen");
@@ -163,6 +255,8 @@ fn a_recovery_that_forgets_something_is_found() {
         ("pins", Forget::Pin),
         ("small", Forget::Operation),
         ("small", Forget::Tail),
+        ("spilled", Forget::Restore),
+        ("spilled", Forget::Spill),
     ];
     for (operation, forget) in mutants {
         assert!(!check(operation, forget).1.is_empty(), "{forget:?} in {operation} was not found");

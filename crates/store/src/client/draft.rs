@@ -123,13 +123,14 @@ pub struct Layout {
     length: u64,
     whole_pages: bool,
     zeroed: bool,
+    stays: bool,
     owner: Option<u32>,
 }
 
 impl Layout {
     /// An object of `length` bytes: packed below 64 KiB, on whole pages from there.
     pub fn new(length: u64) -> Self {
-        Self { length, whole_pages: length >= LARGE, zeroed: false, owner: None }
+        Self { length, whole_pages: length >= LARGE, zeroed: false, stays: false, owner: None }
     }
 
     /// Gives the object whole pages whatever its length, so that it can be viewed from, or filled by, JavaScript.
@@ -140,6 +141,11 @@ impl Layout {
     /// Starts with zeros instead of whatever the memory held before.
     pub fn zeroed(self) -> Self {
         Self { zeroed: true, ..self }
+    }
+
+    /// Keeps the object in memory until it is freed: it is never spilled.
+    pub fn unspillable(self) -> Self {
+        Self { stays: true, ..self }
     }
 
     /// The seat of the process that owns the object, if it isn't the creator's; 0 if it is on another node.
@@ -221,14 +227,15 @@ impl StoreClient {
 
     /// Stores a copy of `bytes`: creates, fills and seals in one call.
     pub fn put(&self, id: ObjectId, bytes: &[u8]) -> Result<Locator, PutError> {
-        self.put_parts(id, self.inner.params.client, &[bytes])
+        self.put_parts(id, Layout::new(0), &[bytes])
     }
 
-    /// Stores copies of several parts, one behind the other, as one object of the process with the seat `owner` (see
-    /// [`Layout::owned_by`]). Faster than a draft that is written part by part: the pages of a large object are made by
-    /// the very calls that write them.
-    pub fn put_parts(&self, id: ObjectId, owner: u32, parts: &[&[u8]]) -> Result<Locator, PutError> {
-        let layout = Layout::new(parts.iter().map(|part| part.len() as u64).sum()).owned_by(owner);
+    /// Stores copies of several parts, one behind the other, as one object that is as long as they are, whatever the
+    /// layout says. Faster than a draft that is written part by part: the pages of a large object are made by the very
+    /// calls that write them.
+    pub fn put_parts(&self, id: ObjectId, layout: Layout, parts: &[&[u8]]) -> Result<Locator, PutError> {
+        let Layout { length, whole_pages, .. } = Layout::new(parts.iter().map(|part| part.len() as u64).sum());
+        let layout = Layout { length, whole_pages, ..layout };
         let mut draft = if layout.whole_pages { self.begin(id, layout, false) } else { self.create(id, layout) }?;
         let mut at = 0;
         for part in parts {
@@ -271,7 +278,8 @@ impl Inner {
             }
         };
         let owner = layout.owner.unwrap_or(self.params.client);
-        slot.write(&Record { id, owner, whole_pages: layout.whole_pages, offset: 0, length: layout.length });
+        let Layout { length, whole_pages, stays, .. } = *layout;
+        slot.write(&Record { id, owner, whole_pages, stays, offset: 0, length });
         Ok((slot, state))
     }
 
@@ -358,6 +366,11 @@ impl Draft {
     /// [`Layout::owned_by`] does from the beginning. Who owns a draft matters to nobody before it is sealed.
     pub fn set_owner(&mut self, client: u32) {
         self.record().set_owner(client & MAX_SEAT);
+    }
+
+    /// Keeps the object in memory, as [`Layout::unspillable`] does from the beginning.
+    pub fn set_unspillable(&mut self) {
+        self.record().set_stays();
     }
 
     /// Where the object will be once it is sealed.

@@ -11,15 +11,22 @@ use super::holds::NoHold;
 use super::{Inner, StoreClient};
 use crate::layout::hold;
 use crate::link::LeaseError;
-use crate::protocol::{self, Word};
+use crate::protocol::{self, Unpinned, Word};
+use crate::table::Record;
 
 /// An object couldn't be pinned.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PinError {
-    /// The object is not at this place (any more): it was freed, spilled or evicted. Ask its owner for a new locator.
-    #[error("no sealed object at {locator:?}: it was freed or moved; ask its owner where it is now")]
+    /// The object is not in this store any more: it was freed.
+    #[error("no sealed object at {locator:?}: it was freed; ask its owner")]
     Gone {
+        /// The locator that was given.
+        locator: Locator,
+    },
+    /// The object has no memory now. Its locator stays good: ask the daemon to bring it back.
+    #[error("the object at {locator:?} is spilled: have the daemon restore it first")]
+    Spilled {
         /// The locator that was given.
         locator: Locator,
     },
@@ -64,7 +71,7 @@ impl StoreClient {
         let capacity = inner.params.capacity;
         let out = || PinError::OutOfBounds { locator: *locator, capacity };
         let slot = inner.table.slot(locator.slot).filter(|_| locator.segment == 0).ok_or_else(out)?;
-        if locator.offset.checked_add(locator.length).is_none_or(|end| end > capacity) {
+        if locator.length > capacity {
             return Err(out());
         }
         if inner.is_fenced() {
@@ -77,15 +84,20 @@ impl StoreClient {
         })?;
         let entry = inner.pages.hold(index);
         let held = hold(locator.slot, locator.generation);
-        if protocol::pin(&entry, held, &slot.state(), locator.generation) {
-            let record = slot.read(); // can't change while pinned
-            if (record.offset, record.length) == (locator.offset, locator.length) {
-                return Ok(Pin { inner: Arc::clone(inner), index, locator: *locator });
+        let pinned = protocol::pin(&entry, held, &slot.state(), locator.generation);
+        if pinned.is_ok() {
+            // Can't change while pinned. The place is the slot's to say: an object that was spilled came back elsewhere.
+            let Record { offset, length, .. } = slot.read();
+            if length == locator.length && offset.checked_add(length).is_some_and(|end| end <= capacity) {
+                return Ok(Pin { inner: Arc::clone(inner), index, locator: Locator { offset, ..*locator } });
             }
             protocol::unpin(&entry);
         }
         inner.holds.give(index, &inner.pages);
-        Err(PinError::Gone { locator: *locator })
+        Err(match pinned {
+            Err(Unpinned::Spilled) => PinError::Spilled { locator: *locator },
+            _ => PinError::Gone { locator: *locator },
+        })
     }
 }
 
@@ -102,7 +114,7 @@ impl Pin {
         address.unwrap_or(std::ptr::null())
     }
 
-    /// Where the object is.
+    /// The object's locator, with the place where it is now.
     pub fn locator(&self) -> &Locator {
         &self.locator
     }

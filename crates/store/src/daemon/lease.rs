@@ -102,7 +102,8 @@ impl StoreDaemon {
         self.memory.back = true;
         let (start, length) = taken?;
         self.counters.large += length;
-        self.extents.insert(start, Extent { length, seat, slot, generation, backed });
+        let since = self.next_grant();
+        self.extents.insert(start, Extent { length, seat, slot, generation, backed, since });
         if !backed {
             self.unbacked.insert(start);
         }
@@ -110,7 +111,7 @@ impl StoreDaemon {
     }
 
     /// Takes memory; before refusing, takes all unused tails and everything that was unpinned since back.
-    fn take(&mut self, wish: &Wish) -> Result<(u64, u64), LeaseError> {
+    pub(super) fn take(&mut self, wish: &Wish) -> Result<(u64, u64), LeaseError> {
         // Memory that clients will still take without having reserved it is as good as taken.
         self.unbacked.retain(|start| self.extents.get(start).is_some_and(|extent| is_unfinished(&self.table, extent)));
         self.memory.promised = self.unbacked.iter().filter_map(|start| Some(self.extents.get(start)?.length)).sum();

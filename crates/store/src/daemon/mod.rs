@@ -1,5 +1,6 @@
 //! The daemon's side: the one writer of the allocator, which hands out seats and memory and takes both back.
 
+mod holders;
 mod lease;
 mod memory;
 mod ranges;
@@ -7,6 +8,7 @@ mod rebuild;
 mod reclaim;
 #[cfg(test)]
 pub(crate) mod replica;
+mod spill;
 mod stats;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -27,6 +29,7 @@ use crate::table::Table;
 
 pub use self::rebuild::Rebuilt;
 pub use self::reclaim::Reclaimed;
+pub use self::spill::{BeginRestoreError, Candidate, Content, Restore, Spilled, Target};
 pub use self::stats::StoreStats;
 
 /// Creating a store failed.
@@ -100,6 +103,8 @@ struct Extent {
     generation: u32,
     /// Whether its pages were reserved before it was granted; else they exist once the object is sealed.
     backed: bool,
+    /// Extents are numbered as they are granted.
+    since: u64,
 }
 
 /// An object that was taken out while someone had it pinned.
@@ -132,6 +137,9 @@ pub struct StoreDaemon {
     /// Extents that were granted without being backed and may not be written yet.
     unbacked: HashSet<u64>,
     deferred: HashMap<u64, Deferred>,
+    elsewhere: spill::Elsewhere,
+    mappings: spill::Mappings,
+    grants: u64,
     counters: stats::Counters,
 }
 
@@ -190,6 +198,9 @@ impl StoreDaemon {
             extents: BTreeMap::new(),
             unbacked: HashSet::new(),
             deferred: HashMap::new(),
+            elsewhere: spill::Elsewhere::default(),
+            mappings: spill::Mappings::default(),
+            grants: 0,
             counters: stats::Counters::default(),
         })
     }
@@ -233,14 +244,14 @@ impl StoreDaemon {
         self.table.lookup(id)
     }
 
-    /// All sealed objects of an owner's seat (see [`Layout::owned_by`](crate::Layout::owned_by)), for when it ended.
+    /// All objects of an owner's seat, spilled or not (see [`Layout::owned_by`](crate::Layout::owned_by)), for when it ended.
     ///
     /// Reads the touched part of the object table: a millisecond for each 20,000 slots or so.
     pub fn owned_by(&self, owner: u32) -> std::io::Result<Vec<(ObjectId, Locator)>> {
         let mut found = Vec::new();
         for slot in self.table.touched(&self.table_file)? {
             if let Some((state, record)) = slot.read_consistent()
-                && state.phase == Phase::Sealed
+                && matches!(state.phase, Phase::Sealed | Phase::Spilled)
                 && record.owner == owner
             {
                 found.push((record.id, slot.locator(state, &record)));
@@ -249,13 +260,13 @@ impl StoreDaemon {
         Ok(found)
     }
 
-    /// Takes a sealed object over from the client that owns it: it outlives that client's seat from now on. Returns whether
-    /// there is such an object.
+    /// Takes a sealed object, spilled or not, over from the client that owns it: it outlives that client's seat from now on.
+    /// Returns whether there is such an object.
     pub fn adopt(&mut self, locator: &Locator) -> bool {
         let Some(slot) = self.table.slot(locator.slot) else { return false };
-        let found = slot
-            .read_consistent()
-            .filter(|(state, record)| state.phase == Phase::Sealed && slot.locator(*state, record) == *locator);
+        let found = slot.read_consistent().filter(|(state, record)| {
+            matches!(state.phase, Phase::Sealed | Phase::Spilled) && spill::is(locator, *state, record)
+        });
         if found.is_some() {
             slot.set_owner(0);
         }

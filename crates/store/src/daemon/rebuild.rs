@@ -48,6 +48,13 @@ impl StoreDaemon {
         for slot in self.table.touched(&self.table_file)? {
             let Some((state, record)) = slot.read_consistent() else { continue };
             let granted = granted.get(&hold(slot.index, state.generation)).copied();
+            let word = hold(slot.index, state.generation);
+            if let Some(place) = self.elsewhere.restoring.get(&word).copied() {
+                let since = self.extents.get(&place.offset).map_or(0, |extent| extent.since);
+                let extent = place.extent(slot.index, state.generation, since);
+                used.push(Used { start: place.offset, length: place.footprint, extent });
+                continue;
+            }
             let Some(memory) = self.memory_of(&slot, state, &record, granted) else { continue };
             if state.phase == Phase::Closing {
                 let (offset, footprint, seat) = (record.offset, memory.length, state.seat);
@@ -90,7 +97,7 @@ impl StoreDaemon {
     /// none yet.
     fn memory_of(&self, slot: &Slot<'_>, state: State, record: &Record, granted: Option<u64>) -> Option<Used> {
         let has_memory = match state.phase {
-            Phase::Free => false,
+            Phase::Free | Phase::Spilled => false,
             Phase::Claimed if record.whole_pages => granted.is_some(),
             Phase::Claimed => self.clients.get(&state.seat).is_some_and(|client| {
                 let word = hold(slot.index, state.generation);
@@ -110,7 +117,8 @@ impl StoreDaemon {
         // Without a note of the grant it may be that not all pages of a draft exist.
         let known = granted.and_then(|start| self.extents.get(&start));
         let backed = known.map_or(state.phase == Phase::Sealed, |extent| extent.backed);
-        let extent = Extent { length, seat: state.seat, slot: slot.index, generation: state.generation, backed };
+        let since = known.map_or(0, |extent| extent.since);
+        let extent = Extent { length, seat: state.seat, slot: slot.index, generation: state.generation, backed, since };
         Some(Used { start: granted.unwrap_or(record.offset), length, extent: Some(extent) })
     }
 

@@ -1,16 +1,16 @@
 //! Taking objects out, and cleaning up after clients that are gone.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
 use heliostat_proto::Locator;
 
 use super::ranges::Warmth;
+use super::spill::is;
 use super::{Client, Deferred, StoreDaemon};
 use crate::layout::{self, LANES, Phase, State, UNIT, hold, unhold};
 use crate::protocol::{self, Word};
 use crate::table::{Record, Slot};
-use crate::word::Shared;
 
 /// What a client that is gone left behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -145,12 +145,18 @@ impl StoreDaemon {
     }
 
     /// Changes an object's slot to closing, if the locator is right and the object still there; gives also whether
-    /// others could see it.
+    /// others could see it. One without memory is gone at once.
     fn close(&mut self, locator: &Locator) -> Option<(u64, Deferred, bool)> {
         let slot = self.table.slot(locator.slot).filter(|_| locator.segment == 0)?;
         let (state, record) = slot.read_consistent()?;
-        let freeable = matches!(state.phase, Phase::Sealed | Phase::Dropped);
-        if !freeable || slot.locator(state, &record) != *locator {
+        if !is(locator, state, &record) {
+            return None;
+        }
+        if state.phase == Phase::Spilled {
+            self.close_spilled(locator.slot, state);
+            return None;
+        }
+        if !matches!(state.phase, Phase::Sealed | Phase::Dropped) {
             return None;
         }
         let Some(footprint) = self.range(&slot, state, &record) else {
@@ -168,7 +174,7 @@ impl StoreDaemon {
     }
 
     /// Bytes that an object takes, if what its slot says is possible after what was granted.
-    fn range(&self, slot: &Slot<'_>, state: State, record: &Record) -> Option<u64> {
+    pub(super) fn range(&self, slot: &Slot<'_>, state: State, record: &Record) -> Option<u64> {
         if !record.whole_pages {
             return self.small_range(record);
         }
@@ -192,13 +198,10 @@ impl StoreDaemon {
         if closed.is_empty() {
             return;
         }
-        protocol::fence_before_scan::<Shared<'_>>();
-        let mut pinned = HashSet::new();
-        for client in self.clients.values() {
-            pinned.extend(client.pages.held().filter(|word| closed.contains_key(word)));
-        }
+        let pinned = self.pinned(|word| closed.contains_key(&word));
         for (word, object) in closed {
-            if pinned.contains(&word) {
+            // What is being written elsewhere stays in place for that.
+            if pinned.contains(&word) || self.elsewhere.spilling.contains(&word) {
                 self.deferred.insert(word, object);
             } else {
                 self.reclaim(word, object);
@@ -209,6 +212,7 @@ impl StoreDaemon {
     /// Returns the memory and the slot of a closed object.
     fn reclaim(&mut self, word: u64, object: Deferred) {
         self.give_back(object);
+        self.drop_copy(word);
         let (index, generation) = unhold(word);
         if let Some(slot) = self.table.slot(index) {
             // Not read from the slot: a closing slot is nobody's but ours.
@@ -218,7 +222,7 @@ impl StoreDaemon {
     }
 
     /// Returns an object's bytes to the free ranges; a living creator counts as their last mapper.
-    fn give_back(&mut self, object: Deferred) {
+    pub(super) fn give_back(&mut self, object: Deferred) {
         let Deferred { offset, footprint, seat, hollow } = object;
         let seat = if self.clients.contains_key(&seat) { seat } else { 0 };
         let warmth = if hollow { self.memory.cool(offset, footprint) } else { Warmth::Warm(seat) };

@@ -9,7 +9,7 @@ use heliostat_shm::memfd::Memfd;
 
 use super::{Client, StoreDaemon};
 use crate::config::StoreConfig;
-use crate::layout::{LANES, Phase};
+use crate::layout::{LANES, Phase, unhold};
 use crate::pages::Pages;
 use crate::protocol::{self, Word};
 
@@ -25,6 +25,10 @@ pub(crate) enum Forget {
     Operation,
     /// The unused tail of a lease.
     Tail,
+    /// Memory that an object is being brought back to.
+    Restore,
+    /// That an object has no memory.
+    Spill,
 }
 
 impl StoreDaemon {
@@ -43,6 +47,7 @@ impl StoreDaemon {
         copy.extents.clone_from(&self.extents);
         copy.unbacked.clone_from(&self.unbacked);
         copy.deferred.clone_from(&self.deferred);
+        copy.elsewhere = self.elsewhere.clone();
         copy.counters = self.counters.clone();
         copy
     }
@@ -65,12 +70,28 @@ impl StoreDaemon {
             }
             (Forget::Operation, _) => (0..LANES).for_each(|lane| pages.operation(lane).store(0, Ordering::Release)),
             (Forget::Tail, _) => client.lanes = [None; LANES as usize],
+            (Forget::Restore, _) => self.elsewhere.restoring.clear(),
+            (Forget::Spill, _) => self.elsewhere.spilled.clear(),
             _ => {}
         }
         self.clients.insert(victim, client);
     }
 
-    /// Every sealed object, with its contents.
+    /// Ends what is being written elsewhere or brought back, as if the storage had failed.
+    pub(crate) fn end_transfers(&mut self) {
+        let words = self.elsewhere.spilling.iter().chain(self.elsewhere.restoring.keys()).copied();
+        let locators = words.map(|word| {
+            let (slot, generation) = unhold(word);
+            let record = self.table.slot(slot).unwrap().read();
+            Locator { segment: 0, slot, offset: record.offset, length: record.length, generation }
+        });
+        for locator in locators.collect::<Vec<_>>() {
+            self.finish_restore(&locator, false);
+            self.finish_spill(&[(locator, false)]);
+        }
+    }
+
+    /// Every sealed object that has memory, with its contents.
     pub(crate) fn sealed(&self) -> Vec<(ObjectId, Locator, Vec<u8>)> {
         let contents = ReadMap::new(&self.memory.segment).unwrap();
         let slots = (0..self.config.slots).filter_map(|index| self.table.slot(index as u32));
@@ -104,11 +125,13 @@ impl StoreDaemon {
                 faults.push(format!("slot {} has no phase", slot.index));
                 continue;
             };
-            let waiting = self.deferred.contains_key(&crate::layout::hold(slot.index, state.generation));
+            let word = crate::layout::hold(slot.index, state.generation);
+            let waiting = self.deferred.contains_key(&word);
             let sound = match state.phase {
                 Phase::Free | Phase::Sealed => true,
                 Phase::Claimed | Phase::Draft | Phase::Dropped => seats.contains(&state.seat),
-                Phase::Closing => waiting,
+                Phase::Closing => waiting || self.elsewhere.restoring.contains_key(&word),
+                Phase::Spilled => self.elsewhere.spilled.contains_key(&word),
             };
             if !sound {
                 faults.push(format!("slot {} leaked: {state:?}", slot.index));

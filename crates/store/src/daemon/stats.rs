@@ -44,6 +44,12 @@ pub struct StoreStats {
     pub largest_free: u64,
     /// Sealed objects that were not taken out.
     pub objects: u64,
+    /// Bytes that objects without memory would take.
+    pub spilled: u64,
+    /// How many objects those are.
+    pub spilled_objects: u64,
+    /// Bytes of `small` and `large` that spilled objects are being read into.
+    pub restoring: u64,
     /// Pins of clients with a seat.
     pub pins: u64,
     /// Objects that clients with a seat are creating or gave up, until their memory is back.
@@ -94,6 +100,9 @@ impl StoreDaemon {
             deferred_objects: self.deferred.len() as u64,
             largest_free: free.largest(),
             objects: self.sealed_objects(),
+            spilled: self.spilled().0,
+            spilled_objects: self.spilled().1,
+            restoring: self.elsewhere.restoring.values().map(|place| place.footprint).sum(),
             pins,
             drafts,
             clients: self.clients.len() as u64,

@@ -44,7 +44,7 @@ fn get<W: ModelWord>(world: &World<W>, getter: usize, fault: Fault) {
         entry.store(held, Ordering::SeqCst);
         sealed
     } else {
-        protocol::pin(entry, held, &world.slot, FIRST.generation)
+        protocol::pin(entry, held, &world.slot, FIRST.generation).is_ok()
     };
     if fault == Fault::MarkLate {
         protocol::mark(marks, MARK);

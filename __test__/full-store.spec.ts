@@ -1,0 +1,116 @@
+import test from 'ava';
+import { get, ObjectStoreFullError, put, putAsync, remote, state, wait } from 'heliostat';
+import { eventually, storeIsEmpty, withCluster } from './support/cluster.js';
+
+const MIB = 1 << 20;
+
+withCluster(test, { objectSpilling: false, putTimeoutMs: 60_000 });
+
+test.serial('ten thousand puts in a synchronous loop live on what the loop itself drops', async (t) => {
+  let last: unknown;
+  for (let round = 0; round < 10_000; round += 1) last = put(new Float64Array(131_072));
+  t.truthy(last);
+  last = undefined;
+  await storeIsEmpty();
+});
+
+test.serial('where nobody can make room the error names who holds it', async (t) => {
+  const refs = Array.from({ length: 24 }, (_, index) => put(new Uint8Array(10 * MIB).fill(index)));
+  const error = t.throws(() => put(new Uint8Array(30 * MIB)), { instanceOf: ObjectStoreFullError });
+  t.is(error.code, 'OBJECT_STORE_FULL');
+  t.regex(error.message, new RegExp(`spilling is off.*biggest holders: pid ${process.pid} owns 24 objects`));
+  t.regex(String(error.hint), /using.*putAsync/);
+  t.is((await get(refs[7] as (typeof refs)[0]))[0], 7, 'nothing was lost');
+  refs.length = 0;
+  await storeIsEmpty();
+});
+
+test.serial('what can never fit is refused at once', (t) => {
+  t.throws(() => put(new Uint8Array(300 * MIB)), { instanceOf: ObjectStoreFullError, message: /can't fit a store/ });
+});
+
+test.serial('putAsync waits while the event loop goes on, and gets the room that this program makes', async (t) => {
+  const held = Array.from({ length: 24 }, (_, index) => put(new Uint8Array(10 * MIB).fill(index)));
+  const waits = putAsync(new Uint8Array(100 * MIB).fill(5));
+  let turns = 0;
+  for (; turns < 20; turns += 1) await new Promise((resolve) => setTimeout(resolve, 5));
+  t.deepEqual(await Promise.race([waits, 'pending']), 'pending');
+  for (const ref of held.splice(0, 15)) ref[Symbol.dispose]();
+  const ref = await waits;
+  t.is((await get(ref))[0], 5);
+  ref[Symbol.dispose]();
+  held.length = 0;
+  await storeIsEmpty();
+});
+
+test.serial('putAsync gives up after its time, and on its signal', async (t) => {
+  const held = Array.from({ length: 24 }, () => put(new Uint8Array(10 * MIB)));
+  const error = await t.throwsAsync(putAsync(new Uint8Array(100 * MIB), { timeoutMs: 300 }), {
+    instanceOf: ObjectStoreFullError,
+  });
+  t.regex(String(error?.message), /biggest holders/);
+  const controller = new AbortController();
+  const aborted = putAsync(new Uint8Array(100 * MIB), { signal: controller.signal });
+  setTimeout(() => controller.abort(new Error('enough')), 50);
+  await t.throwsAsync(aborted, { message: 'enough' });
+  held.length = 0;
+  await storeIsEmpty();
+});
+
+test.serial('a put of a task waits for what its driver lets go of', async (t) => {
+  const held = Array.from({ length: 24 }, () => put(new Uint8Array(10 * MIB)));
+  const make = remote((mib: number) => new Uint8Array(mib << 20).fill(9));
+  const result = make.remote(100);
+  const { ready } = await wait([result], { timeoutMs: 500 });
+  t.deepEqual(ready, []);
+  for (const ref of held.splice(0, 15)) ref[Symbol.dispose]();
+  t.is((await get(result))[0], 9);
+  held.length = 0;
+  result[Symbol.dispose]();
+  await storeIsEmpty();
+});
+
+test.serial('others are asked to let go of what only their garbage holds', async (t) => {
+  // The worker reads most of the store and drops it: nothing but a collection there lets it go.
+  const big = put(new Uint8Array(200 * MIB).fill(3));
+  const read = remote((array: Uint8Array) => array[array.length - 1]);
+  t.is(await read.remote(big).get(), 3);
+  big[Symbol.dispose]();
+  const next = put(new Uint8Array(200 * MIB).fill(4));
+  t.is((await get(next))[0], 4);
+  next[Symbol.dispose]();
+  await storeIsEmpty();
+});
+
+test.serial('a worker that is killed while it waits for room leaves nothing, and others go on', async (t) => {
+  const held = Array.from({ length: 24 }, () => put(new Uint8Array(10 * MIB)));
+  const stuck = remote((mib: number) => new Uint8Array(mib << 20), { maxRetries: 0 });
+  for (let round = 0; round < 3; round += 1) {
+    const result = stuck.remote(100);
+    const pid = await eventually('a busy worker', async () => {
+      const busy = (await state.listWorkers()).filter((worker) => worker.state === 'busy');
+      return busy[0]?.pid;
+    });
+    await new Promise((resolve) => setTimeout(resolve, 100 * round));
+    process.kill(pid, 'SIGKILL');
+    await t.throwsAsync(get(result));
+    result[Symbol.dispose]();
+  }
+  for (const ref of held.splice(0, 15)) ref[Symbol.dispose]();
+  put(new Uint8Array(100 * MIB))[Symbol.dispose]();
+  held.length = 0;
+  await storeIsEmpty();
+});
+
+test.serial('inline values are capped, and what is beyond goes to the store', async (t) => {
+  const before = await state.memory();
+  // A tenth of the store is 25.6 MiB.
+  const refs = Array.from({ length: 600 }, (_, index) => put(new Uint8Array(90 * 1024).fill(index)));
+  const { objects, inline } = await state.memory();
+  t.true(inline <= (256 * MIB) / 10 && inline > 20 * MIB, `${inline} bytes inline`);
+  t.true(objects > before.objects + 200, `${objects} in the store`);
+  for (const [index, ref] of refs.entries()) t.is((await get(ref))[9], index & 255);
+  for (const ref of refs) ref[Symbol.dispose]();
+  await storeIsEmpty();
+  t.is((await state.memory()).inline, 0);
+});

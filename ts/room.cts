@@ -1,0 +1,106 @@
+/** Waiting for room in a full store. */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { threadId } from 'node:worker_threads';
+import { ObjectStoreFullError } from './errors.cjs';
+import { native, thread } from './native.cjs';
+import { letGarbageGo, translated } from './transfer.cjs';
+
+const DEFAULT_PUT_TIMEOUT = 30_000;
+/** First and longest wait between two looks at this thread's own garbage, in milliseconds. */
+const SLICES = [50, 2000] as const;
+/** First and longest pause between two tries that do not block, in milliseconds. */
+const PAUSES = [2, 50] as const;
+
+let putTimeout = DEFAULT_PUT_TIMEOUT;
+
+/** Sets how long a put waits for room, in milliseconds. */
+export function setPutTimeout(millis: number): void {
+  putTimeout = millis;
+}
+
+/** Why there is no room: it may come, or a limit was met that garbage may be the cause of, or it will not come. */
+type Refusal = 'full' | 'limit' | undefined;
+
+function refusal(error: unknown): Refusal {
+  if (error instanceof ObjectStoreFullError) return 'full';
+  return (error as { code?: unknown }).code === 'STORE_LIMIT' ? 'limit' : undefined;
+}
+
+/** What the program sees. */
+function final(error: unknown): unknown {
+  const code = (error as { code?: unknown }).code;
+  if (!(error instanceof Error) || (code !== 'STORE_EXHAUSTED' && code !== 'STORE_LIMIT')) return error;
+  return new ObjectStoreFullError(error.message, {
+    cause: error,
+    hint: 'dispose references with `using`, release views, wait with putAsync(), or raise objectStoreMemory',
+  });
+}
+
+/**
+ * Runs a call that takes room in the store. Where there is none, what only garbage of this thread still holds is let go
+ * of first: finalizers do not run inside a synchronous loop. Then it waits while others make room, in slices, and looks
+ * at its garbage in between.
+ */
+export function withRoom<R>(call: () => R): R {
+  try {
+    return translated(call);
+  } catch (error) {
+    if (refusal(error) === undefined) throw final(error);
+  }
+  const [first, longest] = SLICES;
+  const ticket = nextTicket();
+  const end = performance.now() + putTimeout;
+  for (let slice: number = first; ; slice = Math.min(2 * slice, longest)) {
+    letGarbageGo();
+    const left = Math.max(0, end - performance.now());
+    try {
+      return patiently(Math.min(slice, left), ticket, left <= slice, call);
+    } catch (error) {
+      if (refusal(error) !== 'full' || left <= slice) throw final(error);
+    }
+  }
+}
+
+/** The same without blocking the event loop: it keeps its place in line, and other code of this thread runs meanwhile. */
+export async function withRoomSoon<R>(
+  call: () => R,
+  timeoutMs: number | undefined,
+  signal: AbortSignal | undefined,
+): Promise<R> {
+  const [first, longest] = PAUSES;
+  const ticket = nextTicket();
+  const end = performance.now() + (timeoutMs ?? putTimeout);
+  let collected = false;
+  for (let pause: number = first; ; pause = Math.min(2 * pause, longest)) {
+    const last = collected && performance.now() >= end;
+    try {
+      return patiently(0, ticket, last, call);
+    } catch (error) {
+      const why = refusal(error);
+      if (why === undefined || last || (why === 'limit' && collected)) throw final(error);
+    }
+    if (!collected) {
+      collected = true;
+      letGarbageGo();
+      continue;
+    }
+    await sleep(Math.max(1, Math.min(pause, end - performance.now())), undefined, signal ? { signal } : {}).catch(() =>
+      signal?.throwIfAborted(),
+    );
+  }
+}
+
+function patiently<R>(millis: number, ticket: number, last: boolean, call: () => R): R {
+  native.setPatience(millis, ticket, last);
+  try {
+    return translated(call);
+  } finally {
+    native.setPatience(0, 0, false);
+  }
+}
+
+/** A number that no other thread of the process uses. */
+function nextTicket(): number {
+  thread.tickets += 1;
+  return threadId * 2 ** 32 + thread.tickets;
+}
