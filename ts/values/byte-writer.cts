@@ -77,8 +77,9 @@ export class ByteWriter {
 
   raw(bytes: Uint8Array): void {
     this.reserve(bytes.length);
-    // Not by `set`, which on Node 26.10 refuses to read from immutable buffers.
-    Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).copy(this.bytes, this.position);
+    // Not by `set`, which on Node 26.10 refuses to read from immutable buffers; nor by way of `Buffer.from`, which would
+    // ask the memory for its length, and that may have a property of the name.
+    Buffer.prototype.copy.call(bytes, this.bytes, this.position);
     this.position += bytes.length;
   }
 
