@@ -92,7 +92,7 @@ export declare function beginTask(execution: number): void
 export declare function takeAborted(): number[]
 export declare function overdueTask(execution: number): void
 /** `null` for a task that ended already, since its arguments are gone. */
-export declare function nextTask(): RawTask | null | undefined
+export declare function nextTask(): RawTask | undefined
 /** Functions that need not be kept any more. */
 export declare function takeForgotten(): number[] | undefined
 export declare function functionValue(fn: number): RawValue | undefined

@@ -114,7 +114,7 @@ function work(): Promise<void> | undefined {
     else {
       const task = native.nextTask();
       if (task === undefined) return undefined;
-      if (task !== null) pending = run(task);
+      pending = run(task);
     }
     if (pending !== undefined) return pending.then(work);
     if (count % 16 === 0 && performance.now() - began > TURN_MS)
