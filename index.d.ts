@@ -1,7 +1,9 @@
 /* The raw functions of the addon; the rest below is generated. Internal: users import the package itself. */
 
 /** A serialised value read from the cluster; each of `refs` is a new handle. */
-export interface RawValue { header: Uint8Array; buffers: ArrayBuffer[]; refs: number[] }
+/** Many of them come as a typed array. */
+export type Handles = number[] | Uint32Array
+export interface RawValue { header: Uint8Array; buffers: ArrayBuffer[]; refs: Handles }
 /** Why a reference has no value. */
 export interface RawFailure {
   code: string; message: string; hint?: string; inherited: boolean
@@ -51,10 +53,10 @@ export declare function restore(handles: number[]): number
 /** How long calls of this thread that need room in the store wait for it; `ticket` names a place in line. */
 export declare function setPatience(millis: number, ticket: number, last: boolean): void
 export declare function wait(handles: number[] | Uint32Array, needed: number, failFast: boolean): number
-/** Whether a handle is in the list twice. */
-export declare function hasTwins(handles: Uint32Array): boolean
+/** The number of a wait, or the places of the first `count` that are ready when there are so many; `null`: one is in the list twice. */
+export declare function waitSome(handles: Uint32Array, count: number): number | Handles | null
 /** The places in the list of the first `count` references that have a value or failed. */
-export declare function readyPlaces(handles: Uint32Array, count: number): number[]
+export declare function readyPlaces(handles: Uint32Array, count: number): Handles
 export declare function endWait(wait: number): void
 /** 0: over, 1: the time ran out, 2: the task that waits was aborted. */
 export declare function block(handles: number[], timeoutMs: number): 0 | 1 | 2

@@ -107,6 +107,18 @@ test('wait splits references into ready and pending, in their order', async (t) 
   await t.throwsAsync(wait(refs, { numReturns: 5 }), { instanceOf: RangeError });
 });
 
+test('asCompleted yields each of many references once', async (t) => {
+  const square = remote((value: number) => value * value);
+  const refs = Array.from({ length: 100 }, (_, i) => (i % 3 === 0 ? put(i * i) : square.remote(i)));
+  const seen = new Set<ObjectRef<number>>();
+  for await (const ref of asCompleted(refs)) {
+    t.false(seen.has(ref));
+    seen.add(ref);
+    t.is(await get(ref), refs.indexOf(ref) ** 2);
+  }
+  t.is(seen.size, refs.length);
+});
+
 test('asCompleted yields what is ready first', async (t) => {
   const slow = sleepFor.remote(200);
   const seen = [];

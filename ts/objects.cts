@@ -1,6 +1,6 @@
 /** Storing and reading objects. */
 
-import type { RawFailure, RawValue } from '#native' with { 'resolution-mode': 'import' };
+import type { Handles, RawFailure, RawValue } from '#native' with { 'resolution-mode': 'import' };
 import * as check from './check.cjs';
 import { taskSignal, tellAborted } from './context.cjs';
 import { allocateDraft, setStore } from './draft.cjs';
@@ -126,9 +126,9 @@ function isThenable(value: unknown): boolean {
 function refsOf(refs: unknown, name: string): ObjectRef[] {
   if (!Array.isArray(refs))
     throw new TypeError(`${name} takes an ObjectRef or an array of them, got ${check.describe(refs)}`);
-  for (const [index, ref] of refs.entries()) {
-    if (!(ref instanceof ObjectRef))
-      throw new TypeError(`${name} takes ObjectRefs, but [${index}] is ${check.describe(ref)}`);
+  for (let index = 0; index < refs.length; index++) {
+    if (!(refs[index] instanceof ObjectRef))
+      throw new TypeError(`${name} takes ObjectRefs, but [${index}] is ${check.describe(refs[index])}`);
   }
   return refs as ObjectRef[];
 }
@@ -409,25 +409,44 @@ export async function wait<T>(
   check.number(numReturns, 'numReturns', { min: 1, max: list.length, integer: true });
   options?.signal?.throwIfAborted();
   current();
-  const handles = new Uint32Array(list.length);
-  for (let index = 0; index < list.length; index++) handles[index] = handleOf(list[index] as ObjectRef);
+  const handles = handlesOf(list);
   // One object has one handle in a process.
-  if (native.hasTwins(handles)) throw new TypeError('wait() takes each reference once, but one is in the list twice');
-  const id = translated(() => native.wait(handles, numReturns, false));
-  let places: number[];
+  const found = translated(() => native.waitSome(handles, numReturns));
+  if (found === null) throw new TypeError('wait() takes each reference once, but one is in the list twice');
+  return split(list, typeof found === 'number' ? await placesAfter(found, list, handles, numReturns, options) : found);
+}
+
+function handlesOf(refs: readonly ObjectRef[]): Uint32Array {
+  const handles = new Uint32Array(refs.length);
+  for (let index = 0; index < refs.length; index++) handles[index] = handleOf(refs[index] as ObjectRef);
+  return handles;
+}
+
+async function placesAfter(
+  id: number,
+  list: readonly ObjectRef[],
+  handles: Uint32Array,
+  numReturns: number,
+  options: WaitOptions | undefined,
+): Promise<Handles> {
   try {
-    if (id >= 0) await waitFor(id, list, options, () => undefined);
+    await waitFor(id, list, options, () => undefined);
     // The wait holds the handles, disposed meanwhile or not.
-    places = translated(() => native.readyPlaces(handles, numReturns));
+    return translated(() => native.readyPlaces(handles, numReturns));
   } finally {
-    if (id >= 0) endWait(id);
+    endWait(id);
   }
-  const ready = places.map((place) => list[place] as ObjectRef<T>);
+}
+
+/** Those at these places, and the others, each in the order of the list. */
+function split<T>(list: readonly ObjectRef<T>[], places: Handles): { ready: ObjectRef<T>[]; pending: ObjectRef<T>[] } {
+  const ready: ObjectRef<T>[] = [];
   const pending: ObjectRef<T>[] = [];
-  let from = 0;
-  for (const place of [...places, list.length]) {
-    for (let index = from; index < place; index++) pending.push(list[index] as ObjectRef<T>);
-    from = place + 1;
+  let next = 0;
+  for (let index = 0; index < list.length; index++) {
+    const isReady = index === places[next];
+    if (isReady) next++;
+    (isReady ? ready : pending).push(list[index] as ObjectRef<T>);
   }
   return { ready, pending };
 }
@@ -436,7 +455,9 @@ export async function wait<T>(
 export async function* asCompleted<R extends ObjectRef<any>>(refs: Iterable<R>): AsyncIterableIterator<R> {
   let pending: ObjectRef[] = [...refs];
   while (pending.length > 0) {
-    const next = await wait(pending);
+    await wait(pending);
+    // All that are ready by now, so that many references cost no look at all of them for each.
+    const next = split(pending, native.readyPlaces(handlesOf(pending), pending.length));
     yield* next.ready as R[];
     pending = next.pending;
   }

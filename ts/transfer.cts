@@ -96,7 +96,9 @@ export function fromRawSync(raw: RawValue): unknown {
 }
 
 function decodeNow(raw: RawValue): unknown {
-  const refs = raw.refs.map(adoptRef);
+  const { length } = raw.refs;
+  const refs = new Array<ObjectRef>(length);
+  for (let index = 0; index < length; index++) refs[index] = adoptRef(raw.refs[index] as number);
   return decode({
     header: raw.header,
     buffers: raw.buffers,

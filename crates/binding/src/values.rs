@@ -3,7 +3,7 @@
 use heliostat_client::{Client, NamedError, Parts, PutError};
 use heliostat_proto::blob::{BlobView, VIEW_MIN};
 use heliostat_proto::{Blob, Fact, Failure, Locator, ObjectId};
-use heliostat_runtime::Handle;
+use heliostat_runtime::{Handle, Place};
 use heliostat_store::{Pin, PinError};
 
 use crate::drafts;
@@ -156,7 +156,7 @@ fn read_parts(
     let object = scope.object();
     scope.set(object, c"header", scope.bytes(view.header()));
     scope.set(object, c"buffers", scope.array(buffers.into_iter()));
-    scope.set(object, c"refs", scope.array(refs.into_iter().map(|handle| scope.u32(handle))));
+    scope.set(object, c"refs", scope.numbers(&refs));
     Ok(object)
 }
 
@@ -230,7 +230,7 @@ raw_functions! {
         let client = client()?;
         let (handle, may_wait) = (scope.get_u32(handle)?, scope.get_bool(may_wait)?);
         let (id, value) = client.with_core(|core| {
-            let value = core.value(handle).cloned();
+            let value = core.value(handle);
             if matches!(value, Some(heliostat_proto::Value::Failed(_))) {
                 core.observe(handle);
             }
@@ -327,17 +327,17 @@ raw_functions! {
 }
 
 pub(crate) fn stored(client: &Client, handle: Handle) -> Option<heliostat_proto::Locator> {
-    client.with_core(|core| match core.value(handle)? {
-        heliostat_proto::Value::Ready(Blob::Stored(locator)) => Some(*locator),
+    match client.with_core(|core| core.place(handle)) {
+        Place::Stored(locator) => Some(locator),
         _ => None,
-    })
+    }
 }
 
 fn place(client: &Client, handle: Handle) -> (f64, f64) {
-    client.with_core(|core| match core.value(handle) {
-        None => (-1.0, 0.0),
-        Some(heliostat_proto::Value::Ready(Blob::Inline(bytes))) => (0.0, bytes.len() as f64),
-        Some(heliostat_proto::Value::Ready(Blob::Stored(locator))) => (1.0, locator.length as f64),
-        Some(heliostat_proto::Value::Failed(_)) => (2.0, 0.0),
-    })
+    match client.with_core(|core| core.place(handle)) {
+        Place::Pending => (-1.0, 0.0),
+        Place::Inline(length) => (0.0, length as f64),
+        Place::Stored(locator) => (1.0, locator.length as f64),
+        Place::Failed => (2.0, 0.0),
+    }
 }

@@ -1,12 +1,45 @@
 //! Waiting: in the background with an event, or blocking the thread.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
-use heliostat_client::Blocked;
+use heliostat_client::{Blocked, Client};
+use heliostat_runtime::Handle;
 
 use crate::port;
-use crate::raw::{Thrown, raw_functions};
+use crate::raw::{Scope, Thrown, Value, raw_functions};
 use crate::runtime::client;
+
+/// The last number given to a list, and for each handle the number of the list that it was in last.
+type Marks = (u32, Vec<u32>);
+
+thread_local! {
+    static MARKS: RefCell<Marks> = const { RefCell::new((0, Vec::new())) };
+}
+
+/// Whether a handle is in the list twice. Handles are small numbers, so that a mark for each costs less than sorting.
+fn has_twins(handles: &[Handle]) -> bool {
+    MARKS.with_borrow_mut(|(number, marks)| {
+        let most = handles.iter().max().map_or(0, |most| *most as usize + 1);
+        if marks.len() < most {
+            marks.resize(most, 0);
+        }
+        *number = number.wrapping_add(1);
+        if *number == 0 {
+            marks.fill(0);
+            *number = 1;
+        }
+        handles.iter().any(|handle| std::mem::replace(&mut marks[*handle as usize], *number) == *number)
+    })
+}
+
+fn ready_places(scope: Scope, client: &Client, handles: &[Handle], count: usize) -> Value {
+    let ready = client.with_core(|core| {
+        let ready = handles.iter().enumerate().filter(|(_, handle)| core.is_ready(**handle));
+        ready.map(|(place, _)| place as u32).take(count).collect::<Vec<u32>>()
+    });
+    scope.numbers(&ready)
+}
 
 raw_functions! {
     /// Waits until `needed` of the references have a value, or one failed when `failFast`; returns the wait's number,
@@ -19,21 +52,25 @@ raw_functions! {
         Ok(scope.number(client.wait(port, &handles, needed, fail_fast).map_or(-1.0, f64::from)))
     }
 
-    /// Whether a handle is in the list twice.
-    fn has_twins = c"hasTwins" (handles) |scope| {
-        let mut handles = scope.handles(handles)?;
-        handles.sort_unstable();
-        Ok(scope.bool(!handles.is_sorted_by(|one, next| one < next)))
+    /// Waits until `count` of the references have a value or failed: the number of the wait, or the places in the list of
+    /// the first so many when that is so already. `null` when one is in the list twice.
+    fn wait_some = c"waitSome" (handles, count) |scope| {
+        let client = client()?;
+        let (handles, count) = (scope.handles(handles)?, scope.get_u32(count)? as usize);
+        if has_twins(&handles) {
+            return Ok(scope.null());
+        }
+        let port = port::of(scope.env).ok_or_else(|| Thrown::argument("a thread with an open port"))?;
+        match client.wait(port, &handles, count, false) {
+            Some(wait) => Ok(scope.u32(wait)),
+            None => Ok(ready_places(scope, &client, &handles, count)),
+        }
     }
 
     /// The places in the list of the first `count` references that have a value or failed.
-    fn ready_places = c"readyPlaces" (handles, count) |scope| {
+    fn ready_places_of = c"readyPlaces" (handles, count) |scope| {
         let (client, handles, count) = (client()?, scope.handles(handles)?, scope.get_u32(count)? as usize);
-        let ready = client.with_core(|core| {
-            let ready = handles.iter().enumerate().filter(|(_, handle)| core.is_ready(**handle));
-            ready.map(|(place, _)| place as u32).take(count).collect::<Vec<u32>>()
-        });
-        Ok(scope.array(ready.into_iter().map(|place| scope.u32(place))))
+        Ok(ready_places(scope, &client, &handles, count))
     }
 
     /// Ends a wait, over or not; also one of `restore`.

@@ -385,7 +385,7 @@ impl Client {
                 return write_plain(header, target);
             }
             core.need(handle, &*self.shared);
-            let value = core.value(handle).cloned();
+            let value = core.value(handle);
             self.shared.perform(&mut core);
             value?
         };

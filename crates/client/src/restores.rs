@@ -6,8 +6,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use heliostat_proto::message::{PART_MAX, TaskSpec, ToDaemon};
-use heliostat_proto::{Blob, Bytes, Failure, Locator, Value};
-use heliostat_runtime::{ExecutionId, FunctionNumber, Handle};
+use heliostat_proto::{Blob, Bytes, Failure, Locator};
+use heliostat_runtime::{ExecutionId, FunctionNumber, Handle, Place};
 use heliostat_store::{Pin, PinError};
 
 use crate::client::{Client, Shared};
@@ -91,8 +91,8 @@ impl Client {
         let stored = self.with_core(|core| {
             let locators: Vec<Locator> = handles
                 .iter()
-                .filter_map(|handle| match core.value(*handle)? {
-                    Value::Ready(Blob::Stored(locator)) => Some(*locator),
+                .filter_map(|handle| match core.place(*handle) {
+                    Place::Stored(locator) => Some(locator),
                     _ => None,
                 })
                 .collect();

@@ -26,9 +26,14 @@ const REF_ENTRY: usize = 72;
 const ALIGN: u64 = 64;
 const PAGE: u64 = 4096;
 
+/// Bytes of a value that is a header of this length and nothing else.
+pub const fn plain_len(header: usize) -> usize {
+    FIXED + header
+}
+
 /// A value that is a header and nothing else.
 pub fn plain(header: &[u8]) -> Bytes {
-    let mut bytes = vec![0; FIXED + header.len()];
+    let mut bytes = vec![0; plain_len(header.len())];
     write_plain(header, &mut bytes);
     Bytes::new(bytes)
 }
@@ -36,7 +41,7 @@ pub fn plain(header: &[u8]) -> Bytes {
 /// Writes a value that is a header and nothing else to the start of `out`, and returns its length; `None` when there is
 /// no room for it.
 pub fn write_plain(header: &[u8], out: &mut [u8]) -> Option<usize> {
-    let length = FIXED + header.len();
+    let length = plain_len(header.len());
     let out = out.get_mut(..length)?;
     out[..4].copy_from_slice(&MAGIC);
     out[4..8].copy_from_slice(&(header.len() as u32).to_le_bytes());

@@ -1,14 +1,15 @@
 //! The state of one process in the cluster: references, waits, tasks it submitted, tasks it runs.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
 
 use heliostat_proto::message::{FunctionHash, ToDaemon, ToPeer};
 use heliostat_proto::{Blob, Failure, JobId, Locator, NodeId, ObjectId, RefEntry, TaskId, Value, WorkerId};
 
 use crate::action::{Action, Handle};
 use crate::exec::Executions;
+use crate::hash::{HashMap, HashSet};
 use crate::lending::Lending;
-use crate::objects::{Count, Objects, Released, owner_died};
+use crate::objects::{Count, Objects, Place, Released, owner_died};
 use crate::tasks::{Done, Tasks};
 use crate::unread::Unread;
 use crate::waits::Waits;
@@ -131,9 +132,9 @@ impl Core {
             tasks: Tasks::default(),
             executions: Executions::default(),
             unread: Unread::default(),
-            functions: HashMap::new(),
-            defined: HashMap::new(),
-            unconfirmed: HashMap::new(),
+            functions: HashMap::default(),
+            defined: HashMap::default(),
+            unconfirmed: HashMap::default(),
             lending: Lending::default(),
             gone: None,
             gated: VecDeque::new(),
@@ -285,18 +286,31 @@ impl Core {
         self.objects.inline()
     }
 
-    /// The value, when there is one.
-    pub fn value(&mut self, handle: Handle) -> Option<&Value> {
-        self.objects.get(handle)?.value.as_ref()
+    /// The value, when there is one: a copy that shares its bytes.
+    pub fn value(&self, handle: Handle) -> Option<Value> {
+        self.objects.value(handle)
+    }
+
+    /// Why there is no value, and will be none.
+    pub fn failure(&self, handle: Handle) -> Option<&Failure> {
+        match &self.objects.get(handle)?.value {
+            Some(Value::Failed(failure)) => Some(failure),
+            _ => None,
+        }
+    }
+
+    /// Where the value is.
+    pub fn place(&self, handle: Handle) -> Place {
+        self.objects.place(handle)
     }
 
     /// Whether there is a value, or a failure.
     pub fn is_ready(&self, handle: Handle) -> bool {
-        self.objects.is_ready(handle)
+        self.objects.place(handle) != Place::Pending
     }
 
     /// The references inside the value, by the program's handles of this process.
-    pub fn contained(&mut self, handle: Handle) -> &[Handle] {
+    pub fn contained(&self, handle: Handle) -> &[Handle] {
         self.objects.get(handle).and_then(|object| object.extra.as_ref()).map_or(&[], |extra| &extra.contains)
     }
 
@@ -398,20 +412,20 @@ impl Core {
     /// The object has its value: wakes waits, releases tasks, answers fetches.
     fn settle(&mut self, handle: Handle) {
         let Some(object) = self.objects.get_mut(handle) else { return };
-        let (id, value) = (object.id, object.value.clone());
-        let Some(extra) = &mut object.extra else { return };
+        let (id, failed) = (object.id, matches!(object.value, Some(Value::Failed(_))));
+        let Some(extra) = &mut object.extra else { return self.waits_ready(handle, Vec::new(), failed) };
         extra.fetching = false;
         let waits = std::mem::take(&mut extra.waits);
         let dependents = std::mem::take(&mut extra.dependents);
         let fetchers = std::mem::take(&mut extra.fetchers);
-        let Some(value) = value else { return };
-        if matches!(value, Value::Failed(_)) && !(fetchers.is_empty() && dependents.is_empty()) {
+        let Some(value) = object.value.clone() else { return };
+        if failed && !(fetchers.is_empty() && dependents.is_empty()) {
             self.observe(handle);
         }
         for peer in fetchers {
             self.send(peer, ToPeer::Fetched { object: id, value: value.clone() });
         }
-        self.waits_ready(handle, waits, matches!(value, Value::Failed(_)));
+        self.waits_ready(handle, waits, failed);
         self.dependencies_ready(&dependents, &value);
     }
 

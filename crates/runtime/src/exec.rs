@@ -1,12 +1,13 @@
 //! Tasks that run in this process.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use heliostat_proto::message::{TaskSpec, ToPeer};
 use heliostat_proto::{Blob, Failure, TaskId, Value, WorkerId};
 
 use crate::action::{Action, ExecutionId, Handle};
 use crate::core::{Core, Look};
+use crate::hash::HashMap;
 use crate::leases::STALLED_MS;
 use crate::objects::Count;
 use crate::received::{FunctionNumber, Received};
@@ -136,7 +137,7 @@ impl Core {
         if std::mem::replace(&mut self.executions.paused, waiting) == waiting {
             return;
         }
-        let mut callers = if waiting { self.return_queued() } else { HashMap::new() };
+        let mut callers = if waiting { self.return_queued() } else { HashMap::default() };
         for caller in self.executions.table.iter().filter_map(|(_, execution)| execution.caller) {
             callers.entry(caller).or_default();
         }
@@ -147,7 +148,7 @@ impl Core {
 
     /// Takes out what has not begun, by caller.
     fn return_queued(&mut self) -> HashMap<WorkerId, Vec<(TaskId, u32)>> {
-        let mut callers: HashMap<WorkerId, Vec<(TaskId, u32)>> = HashMap::new();
+        let mut callers: HashMap<WorkerId, Vec<(TaskId, u32)>> = HashMap::default();
         for id in std::mem::take(&mut self.executions.queue) {
             let Some(execution) = self.executions.table.remove(id) else { continue };
             if let Some(caller) = execution.caller {

@@ -137,8 +137,8 @@ impl Core {
         let mut spec = task.spec.clone();
         for (position, handle) in &task.by_ref {
             // A freed argument fails its task like any other argument without a value.
-            match self.objects.get(*handle).and_then(|object| object.value.as_ref()) {
-                Some(Value::Ready(blob)) => spec.by_ref.push((*position, blob.clone())),
+            match self.objects.value(*handle) {
+                Some(Value::Ready(blob)) => spec.by_ref.push((*position, blob)),
                 Some(Value::Failed(failure)) => {
                     let failure = failure.inherited();
                     return self.fail_task(id, failure);

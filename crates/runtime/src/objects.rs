@@ -2,12 +2,12 @@
 //!
 //! After the ownership design of Ray (Wang et al., NSDI'21): the process that creates a reference owns its metadata.
 
-use std::collections::{HashMap, HashSet};
-
 use heliostat_proto::{Blob, Failure, Locator, ObjectId, TaskId, Value, WorkerId, blob};
 
 use crate::action::{Handle, WaitId};
+use crate::hash::{HashMap, HashSet};
 use crate::slab::Slab;
+use crate::watch::Watches;
 
 /// A reference in this process.
 #[derive(Debug)]
@@ -65,23 +65,25 @@ impl Object {
 }
 
 /// Longest value, in bytes of the codec's header, that an object of its own record is not made for.
-pub(crate) const PLAIN_MAX: usize = 27;
-
-/// What most small puts are for all of their life: a few bytes that only handles of the program count. Anything else that
-/// happens to it makes it an [`Object`] first. A million of them fit in 40 MB.
-#[derive(Debug)]
-struct Plain {
-    /// Its index under the first root of puts.
-    index: u32,
-    local: u32,
-    length: u8,
-    header: [u8; PLAIN_MAX],
-}
+pub(crate) const PLAIN_MAX: usize = 14;
 
 #[derive(Debug)]
 enum Entry {
-    Plain(Plain),
+    /// What most small puts are for all of their life: a few bytes that only handles of the program count. Anything else
+    /// that happens to it makes it an [`Object`] first. A million of them fit in 24 MB; a struct of its own would be
+    /// larger by the word for the tag.
+    Plain {
+        /// Its index under the first root of puts.
+        index: u32,
+        local: u32,
+        length: u8,
+        header: [u8; PLAIN_MAX],
+    },
     Full(Box<Object>),
+}
+
+fn plain_blob(header: &[u8; PLAIN_MAX], length: u8) -> Value {
+    Value::Ready(Blob::Inline(blob::plain(&header[..length.into()])))
 }
 
 /// The kinds of counts that keep an object.
@@ -92,10 +94,25 @@ pub(crate) enum Count {
     Contained,
 }
 
+/// Where the value of a reference is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// There is none yet, or the reference is not known.
+    Pending,
+    /// In this process: so many bytes.
+    Inline(u64),
+    /// In a store.
+    Stored(Locator),
+    /// There will be none.
+    Failed,
+}
+
 /// All references of this process.
 #[derive(Debug)]
 pub(crate) struct Objects {
     table: Slab<Entry>,
+    /// References that a wait for many keeps, beside all counts.
+    pub(crate) watches: Watches,
     /// What plain puts are numbered under.
     root: TaskId,
     /// Handles that the program disposed of and whose wrappers were not collected yet: how often, and what of. The
@@ -134,11 +151,12 @@ impl Objects {
     pub(crate) fn new(root: TaskId) -> Self {
         Self {
             table: Slab::default(),
+            watches: Watches::default(),
             root,
-            disposed: HashMap::new(),
-            by_id: HashMap::new(),
-            lent: HashMap::new(),
-            borrowed: HashMap::new(),
+            disposed: HashMap::default(),
+            by_id: HashMap::default(),
+            lent: HashMap::default(),
+            borrowed: HashMap::default(),
             inline: 0,
         }
     }
@@ -165,14 +183,14 @@ impl Objects {
         let mut header = [0; PLAIN_MAX];
         header[..value.len()].copy_from_slice(value);
         self.inline += value.len() as u64;
-        let plain = Plain { index: id.index(), local: 1, length: value.len() as u8, header };
-        Some(self.table.insert(Entry::Plain(plain)))
+        let length = value.len() as u8;
+        Some(self.table.insert(Entry::Plain { index: id.index(), local: 1, length, header }))
     }
 
     /// The codec's header of a plain put.
     pub(crate) fn plain(&self, handle: Handle) -> Option<&[u8]> {
         match self.table.get(handle)? {
-            Entry::Plain(plain) => Some(&plain.header[..plain.length.into()]),
+            Entry::Plain { header, length, .. } => Some(&header[..(*length).into()]),
             Entry::Full(_) => None,
         }
     }
@@ -197,38 +215,55 @@ impl Objects {
     /// The id, also of what was disposed of and is still wrapped.
     pub(crate) fn id(&self, handle: Handle) -> Option<ObjectId> {
         match self.table.get(handle) {
-            Some(Entry::Plain(plain)) => Some(self.root.object(plain.index)),
+            Some(Entry::Plain { index, .. }) => Some(self.root.object(*index)),
             Some(Entry::Full(object)) => Some(object.id),
             None => self.disposed.get(&handle).map(|(_, id)| *id),
         }
     }
 
-    pub(crate) fn is_ready(&self, handle: Handle) -> bool {
+    pub(crate) fn place(&self, handle: Handle) -> Place {
         match self.table.get(handle) {
-            Some(Entry::Plain(_)) => true,
-            Some(Entry::Full(object)) => object.value.is_some(),
-            None => false,
+            Some(Entry::Plain { length, .. }) => Place::Inline(blob::plain_len((*length).into()) as u64),
+            Some(Entry::Full(object)) => match &object.value {
+                Some(Value::Ready(Blob::Inline(bytes))) => Place::Inline(bytes.len() as u64),
+                Some(Value::Ready(Blob::Stored(locator))) => Place::Stored(*locator),
+                Some(Value::Failed(_)) => Place::Failed,
+                None => Place::Pending,
+            },
+            None => Place::Pending,
         }
     }
 
-    pub(crate) fn get(&mut self, handle: Handle) -> Option<&Object> {
-        self.get_mut(handle).map(|object| &*object)
+    /// A copy of the value, which shares its bytes.
+    pub(crate) fn value(&self, handle: Handle) -> Option<Value> {
+        match self.table.get(handle)? {
+            Entry::Plain { header, length, .. } => Some(plain_blob(header, *length)),
+            Entry::Full(object) => object.value.clone(),
+        }
+    }
+
+    /// The object if it has a record of its own. A plain put has none: it has its value, and no owner but this process.
+    pub(crate) fn get(&self, handle: Handle) -> Option<&Object> {
+        match self.table.get(handle)? {
+            Entry::Plain { .. } => None,
+            Entry::Full(object) => Some(object),
+        }
     }
 
     /// The object, of its own record from here on.
     pub(crate) fn get_mut(&mut self, handle: Handle) -> Option<&mut Object> {
         let entry = self.table.get_mut(handle)?;
-        if let Entry::Plain(plain) = entry {
-            let mut object = Object::new(self.root.object(plain.index), None);
-            object.local = plain.local;
-            object.value = Some(Value::Ready(Blob::Inline(blob::plain(&plain.header[..plain.length.into()]))));
-            self.inline -= u64::from(plain.length);
+        if let Entry::Plain { index, local, length, header } = entry {
+            let mut object = Object::new(self.root.object(*index), None);
+            object.local = *local;
+            object.value = Some(plain_blob(header, *length));
+            self.inline -= u64::from(*length);
             self.inline += inline_bytes(object.value.as_ref());
             *entry = Entry::Full(Box::new(object));
         }
         match entry {
             Entry::Full(object) => Some(object),
-            Entry::Plain(_) => None,
+            Entry::Plain { .. } => None,
         }
     }
 
@@ -273,8 +308,8 @@ impl Objects {
     }
 
     pub(crate) fn add(&mut self, handle: Handle, count: Count) {
-        if let (Some(Entry::Plain(plain)), Count::Local) = (self.table.get_mut(handle), count) {
-            plain.local += 1;
+        if let (Some(Entry::Plain { local, .. }), Count::Local) = (self.table.get_mut(handle), count) {
+            *local += 1;
         } else if let Some(object) = self.get_mut(handle) {
             match count {
                 Count::Local => object.local += 1,
@@ -286,17 +321,25 @@ impl Objects {
 
     /// Takes one count away and, when it was the last, the object and what only it kept.
     pub(crate) fn drop_count(&mut self, handle: Handle, count: Count, released: &mut Vec<Released>) {
-        let mut work = vec![(handle, count)];
+        // Allocates nothing before there is something in it.
+        let mut work = Vec::new();
+        self.drop_one(handle, count, released, &mut work);
         while let Some((handle, count)) = work.pop() {
-            if let (Some(Entry::Plain(plain)), Count::Local) = (self.table.get_mut(handle), count) {
-                plain.local -= 1;
-                if plain.local == 0 {
-                    self.inline -= u64::from(plain.length);
-                    self.vacate(handle);
-                }
-                continue;
-            }
-            let Some(object) = self.get_mut(handle) else { continue };
+            self.drop_one(handle, count, released, &mut work);
+        }
+    }
+
+    fn drop_one(
+        &mut self,
+        handle: Handle,
+        count: Count,
+        released: &mut Vec<Released>,
+        work: &mut Vec<(Handle, Count)>,
+    ) {
+        if let (Some(Entry::Plain { local, .. }), Count::Local) = (self.table.get_mut(handle), count) {
+            *local = local.saturating_sub(1);
+        } else {
+            let Some(object) = self.get_mut(handle) else { return };
             let counter = match count {
                 Count::Local => &mut object.local,
                 Count::Held => &mut object.held,
@@ -304,7 +347,18 @@ impl Objects {
             };
             debug_assert!(*counter > 0, "{count:?} of {:?} dropped twice", object.id);
             *counter = counter.saturating_sub(1);
+        }
+        self.remove_unused(handle, released, work);
+    }
+
+    /// A wait for many is over: what only it kept goes.
+    pub(crate) fn end_watch(&mut self, id: WaitId, released: &mut Vec<Released>) {
+        let mut work = Vec::new();
+        for handle in self.watches.end(id) {
             self.remove_unused(handle, released, &mut work);
+            while let Some((inner, count)) = work.pop() {
+                self.drop_one(inner, count, released, &mut work);
+            }
         }
     }
 
@@ -334,10 +388,22 @@ impl Objects {
     }
 
     fn remove_unused(&mut self, handle: Handle, released: &mut Vec<Released>, work: &mut Vec<(Handle, Count)>) {
-        if !matches!(self.table.get(handle), Some(Entry::Full(object)) if object.unused()) {
+        let unused = match self.table.get(handle) {
+            Some(Entry::Plain { local, .. }) => *local == 0,
+            Some(Entry::Full(object)) => object.unused(),
+            None => false,
+        };
+        if !unused || self.watches.keep(handle) {
             return;
         }
-        let Some(Entry::Full(object)) = self.vacate(handle) else { return };
+        let object = match self.vacate(handle) {
+            Some(Entry::Full(object)) => object,
+            Some(Entry::Plain { length, .. }) => {
+                self.inline -= u64::from(length);
+                return;
+            }
+            None => return,
+        };
         self.inline -= inline_bytes(object.value.as_ref());
         if object.exported {
             self.by_id.remove(&object.id);
@@ -433,7 +499,7 @@ mod tests {
 
     #[test]
     fn a_small_put_takes_little_until_more_happens_to_it() {
-        assert!(size_of::<Entry>() <= 40, "{}", size_of::<Entry>());
+        assert!(size_of::<Option<Entry>>() <= 24, "{}", size_of::<Option<Entry>>());
         let (mut objects, root) = objects();
         let id = root.object(ObjectId::FIRST_PUT + 7);
         let handle = small(&mut objects, root, 7);

@@ -1,7 +1,6 @@
 //! Functions that other processes sent here, to run their tasks with.
 
-use std::collections::HashMap;
-
+use crate::hash::HashMap;
 use heliostat_proto::message::FunctionHash;
 use heliostat_proto::{Blob, WorkerId};
 

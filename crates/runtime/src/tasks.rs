@@ -1,6 +1,6 @@
 //! Tasks that this process submitted: waiting for arguments, queued for a worker, running, retried, ended.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use heliostat_proto::message::{FunctionHash, Resources, TaskSpec};
 use heliostat_proto::{Blob, Failure, TaskId, Value};
@@ -8,8 +8,9 @@ use heliostat_proto::{Blob, Failure, TaskId, Value};
 use crate::action::{Action, ExecutionId, Handle};
 use crate::core::{Core, Look, NoValues, Values};
 use crate::exec::Execution;
+use crate::hash::HashMap;
 use crate::leases::{Lease, Shape};
-use crate::objects::Count;
+use crate::objects::{Count, Place};
 use crate::pressure::OUT_OF_MEMORY;
 use crate::slab::Slab;
 
@@ -224,14 +225,14 @@ impl Core {
     fn await_arguments(&mut self, task: u32, by_ref: &[(u32, Handle)], now: u64, look: Look<'_>) {
         for (_, handle) in by_ref {
             self.need(*handle, look);
-            match self.value(*handle) {
-                Some(Value::Ready(_)) => {}
-                Some(Value::Failed(failure)) => {
-                    let failure = failure.inherited();
+            match self.place(*handle) {
+                Place::Inline(_) | Place::Stored(_) => {}
+                Place::Failed => {
+                    let Some(failure) = self.failure(*handle).map(Failure::inherited) else { continue };
                     self.observe(*handle);
                     return self.fail_task(task, failure);
                 }
-                None => {
+                Place::Pending => {
                     if let (Some(object), Some(entry)) = (self.objects.get_mut(*handle), self.tasks.table.get_mut(task))
                     {
                         object.extra().dependents.push(task);
@@ -288,7 +289,7 @@ impl Core {
         }
         for (handle, value) in returns.into_iter().zip(values) {
             // free() may have settled it already: then the late bytes are nobody's.
-            if self.value(handle).is_none() {
+            if !self.is_ready(handle) {
                 self.resolve(handle, value, look);
             } else {
                 self.discard(&[value]);

@@ -1,7 +1,6 @@
 //! Failures of tasks that nobody read: a program that never asks for a result must still learn that there is none.
 
-use std::collections::HashMap;
-
+use crate::hash::HashMap;
 use heliostat_proto::{Failure, ObjectId, TaskId, Value};
 
 use crate::action::{Action, Handle};

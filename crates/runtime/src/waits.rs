@@ -1,11 +1,12 @@
 //! Waiting for several references at once.
 
-use heliostat_proto::Value;
-
 use crate::action::{Action, Handle, WaitId};
 use crate::core::{Core, Values};
-use crate::objects::Count;
+use crate::objects::{Count, Place};
 use crate::slab::Slab;
+
+/// Waits for more references than this are looked up by their references, instead of being noted at each of them.
+const MANY: usize = 8;
 
 /// The waits of a process.
 #[derive(Debug, Default)]
@@ -15,6 +16,7 @@ pub(crate) struct Waits {
 
 #[derive(Debug)]
 struct Wait {
+    /// Of a wait that is noted at its references.
     handles: Vec<Handle>,
     /// References that must still get their value.
     missing: usize,
@@ -35,22 +37,31 @@ impl Core {
     pub fn wait(&mut self, handles: &[Handle], needed: usize, fail_fast: bool, look: &dyn Values) -> Option<WaitId> {
         let mut ready = 0;
         for handle in handles {
-            if self.small(*handle).is_some() {
-                ready += 1;
-                continue;
+            let mut place = self.place(*handle);
+            if place == Place::Pending {
+                self.need(*handle, look);
+                place = self.place(*handle);
             }
-            self.need(*handle, look);
-            match self.value(*handle) {
-                Some(Value::Failed(_)) if fail_fast => return None,
-                Some(_) => ready += 1,
-                None => {}
+            if place == Place::Failed && fail_fast {
+                return None;
+            }
+            ready += usize::from(place != Place::Pending);
+            if ready >= needed && !fail_fast {
+                return None;
             }
         }
         if ready >= needed {
             return None;
         }
-        let missing = needed - ready;
-        let id = self.waits.table.insert(Wait { handles: handles.to_vec(), missing, fail_fast, over: false });
+        let wait = Wait { handles: Vec::new(), missing: needed - ready, fail_fast, over: false };
+        let id = self.waits.table.insert(wait);
+        if handles.len() <= MANY || !self.objects.watches.begin(id, handles) {
+            self.note_wait(id, handles);
+        }
+        Some(id)
+    }
+
+    fn note_wait(&mut self, id: WaitId, handles: &[Handle]) {
         for handle in handles {
             self.objects.add(*handle, Count::Held);
             if let Some(object) = self.objects.get_mut(*handle)
@@ -59,7 +70,9 @@ impl Core {
                 object.extra().waits.push(id);
             }
         }
-        Some(id)
+        if let Some(wait) = self.waits.table.get_mut(id) {
+            wait.handles = handles.to_vec();
+        }
     }
 
     /// Whether the wait is over; unknown waits are.
@@ -70,6 +83,9 @@ impl Core {
     /// Gives a wait up, over or not.
     pub fn end_wait(&mut self, id: WaitId) {
         let Some(wait) = self.waits.table.remove(id) else { return };
+        let mut released = Vec::new();
+        self.objects.end_watch(id, &mut released);
+        self.after_release(released);
         for handle in wait.handles {
             if !wait.over
                 && let Some(object) = self.objects.get_mut(handle)
@@ -81,10 +97,11 @@ impl Core {
         }
     }
 
-    pub(crate) fn waits_ready(&mut self, handle: Handle, waits: Vec<WaitId>, failed: bool) {
-        for id in waits {
+    /// The reference got its value, or failed; `noted` are the waits that stand at it.
+    pub(crate) fn waits_ready(&mut self, handle: Handle, noted: Vec<WaitId>, failed: bool) {
+        let watching = self.objects.watches.of(handle);
+        for id in noted.into_iter().chain(watching) {
             let Some(wait) = self.waits.table.get_mut(id) else { continue };
-            debug_assert!(wait.handles.contains(&handle));
             wait.missing = wait.missing.saturating_sub(1);
             if !wait.over && (wait.missing == 0 || failed && wait.fail_fast) {
                 wait.over = true;

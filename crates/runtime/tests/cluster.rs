@@ -378,6 +378,40 @@ fn a_wait_ends_with_the_first_failure_and_holds_its_references_until_then() {
 }
 
 #[test]
+fn a_wait_for_many_holds_and_counts_its_references_like_one_for_few() {
+    let mut c = Cluster::new(2);
+    let mut handles: Vec<Handle> = (0..20).map(|_| c.submit(0, &[], &[])).collect();
+    let ready = c.cores[0].put_small(b"here");
+    handles.push(ready);
+    let all = c.cores[0].wait(&handles, handles.len(), false, &c.values).expect("tasks are pending");
+    let twins: Vec<Handle> = handles.iter().chain(&handles).copied().collect();
+    let twice = c.cores[0].wait(&twins, twins.len(), true, &c.values).expect("tasks are pending");
+    let some = c.cores[0].wait(&handles, 3, false, &c.values).expect("one is ready");
+    assert_eq!(c.cores[0].wait(&handles, 1, false, &c.values), None);
+    for handle in &handles {
+        c.release(0, *handle);
+    }
+    c.grant(1);
+    c.quiet();
+    for done in 1..=20 {
+        let execution = c.cores[1].next_execution().expect("arrived");
+        c.finish(1, execution, &[]);
+        c.quiet();
+        assert_eq!(c.cores[0].is_over(some), done >= 2, "{done}");
+        assert_eq!(c.cores[0].is_over(all), done == 20, "{done}");
+        assert_eq!(c.cores[0].is_over(twice), done == 20, "{done}");
+    }
+    assert!(handles.iter().all(|handle| c.cores[0].is_ready(*handle)), "disposed meanwhile, but the waits hold them");
+    for wait in [some, twice] {
+        c.cores[0].end_wait(wait);
+        assert!(handles.iter().all(|handle| c.cores[0].is_ready(*handle)), "another wait is left");
+    }
+    c.cores[0].end_wait(all);
+    assert!(!handles.iter().any(|handle| c.cores[0].is_ready(*handle)));
+    assert_eq!(c.cores[0].counts().objects, 0);
+}
+
+#[test]
 fn what_a_process_of_the_node_put_is_read_without_asking_it() {
     let mut c = Cluster::new(2);
     let locator = Locator { segment: 0, slot: 3, offset: 4096, length: 10, generation: 2 };
@@ -392,7 +426,7 @@ fn what_a_process_of_the_node_put_is_read_without_asking_it() {
     c.values.stored.borrow_mut().insert(id, locator);
     assert!(c.cores[1].wait(&[kept], 1, true, &c.values).is_none(), "it is there");
     assert!(c.cores[1].take_actions().is_empty(), "and nobody was asked");
-    assert_eq!(c.cores[1].value(kept), Some(&Value::Ready(Blob::Stored(locator))));
+    assert_eq!(c.cores[1].value(kept), Some(Value::Ready(Blob::Stored(locator))));
 }
 
 #[test]

@@ -205,11 +205,8 @@ impl Cluster {
     }
 
     /// The code of the failure that a reference has.
-    pub(crate) fn code(&mut self, at: usize, handle: Handle) -> Option<&str> {
-        match self.cores[at].value(handle) {
-            Some(Value::Failed(failure)) => Some(&failure.code),
-            _ => None,
-        }
+    pub(crate) fn code(&self, at: usize, handle: Handle) -> Option<&str> {
+        self.cores[at].failure(handle).map(|failure| failure.code.as_str())
     }
 
     /// Ends a task with a value that contains `refs`.
