@@ -463,6 +463,8 @@ pub struct TaskSpec {
     pub args: Blob,
     /// Position and value of each argument that was passed by reference.
     pub by_ref: Vec<(u32, Blob)>,
+    /// Position and id of each that a task makes which the same process sent to the same worker before.
+    pub follows: Vec<(u32, ObjectId)>,
     /// How many results the function's array is split into; `None` for the value itself.
     pub returns: Option<u32>,
     /// The caller's seat in the store: results that are stored belong to it, whatever becomes of the worker.

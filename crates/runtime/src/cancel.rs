@@ -76,7 +76,7 @@ impl Core {
     }
 
     /// The run of a task that is with a worker does not count any more.
-    fn abort_run(&mut self, id: u32, after: After, late: bool, recursive: bool) {
+    pub(crate) fn abort_run(&mut self, id: u32, after: After, late: bool, recursive: bool) {
         let Some(task) = self.tasks.table.get_mut(id) else { return };
         let Stage::Sent(lease) = task.stage else { return };
         let first = task.aborted.replace(after).is_none();

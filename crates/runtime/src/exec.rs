@@ -7,6 +7,7 @@ use heliostat_proto::{Blob, Failure, TaskId, Value, WorkerId};
 
 use crate::action::{Action, ExecutionId, Handle};
 use crate::core::{Core, Look};
+use crate::following::Kept;
 use crate::hash::HashMap;
 use crate::leases::STALLED_MS;
 use crate::objects::Count;
@@ -16,13 +17,15 @@ use crate::slab::Slab;
 /// What runs, or waits to run, here.
 #[derive(Debug, Default)]
 pub(crate) struct Executions {
-    table: Slab<Execution>,
-    queue: VecDeque<ExecutionId>,
+    pub(crate) table: Slab<Execution>,
+    pub(crate) queue: VecDeque<ExecutionId>,
+    /// For tasks that follow others.
+    pub(crate) kept: Kept,
     pub(crate) received: Received,
     /// References inside results that their new holder has not registered yet.
     results: HashMap<(WorkerId, TaskId, u32), Vec<Handle>>,
     /// The running task waits for objects.
-    paused: bool,
+    pub(crate) paused: bool,
     /// Runs that were aborted while they were under way.
     aborts: u64,
     /// Tasks that were taken to run.
@@ -50,7 +53,7 @@ pub struct Execution {
     /// Its function, if that is here: of a run that was given up it may be gone.
     pub function: Option<FunctionNumber>,
     /// References inside its arguments.
-    holds: Vec<Handle>,
+    pub(crate) holds: Vec<Handle>,
     /// Tasks that it submitted so far.
     pub(crate) children: u64,
     aborted: Option<Abort>,
@@ -87,6 +90,9 @@ impl Core {
         let blobs = std::iter::once(&spec.args).chain(spec.by_ref.iter().map(|(_, blob)| blob));
         let entries: Vec<_> = blobs.flat_map(|blob| look.refs_of(blob)).collect();
         let holds = entries.iter().map(|entry| self.acquire(entry, Count::Held)).collect();
+        if !spec.follows.is_empty() {
+            self.executions.kept.begin(caller);
+        }
         let function = self.executions.received.number(&spec.function);
         let execution = Execution { caller: Some(caller), spec, function, holds, children: 0, aborted: None };
         let id = self.executions.table.insert(execution);
@@ -100,13 +106,14 @@ impl Core {
     }
 
     /// The task that [`Self::next_execution`] takes next.
-    pub fn peek_execution(&self) -> Option<(ExecutionId, &Execution)> {
-        let id = *self.executions.queue.front()?;
+    pub fn peek_execution(&mut self) -> Option<(ExecutionId, &Execution)> {
+        let id = self.front()?;
         Some((id, self.executions.table.get(id)?))
     }
 
     /// Takes the next task to run, in the order of arrival.
     pub fn next_execution(&mut self) -> Option<ExecutionId> {
+        self.front();
         let next = self.executions.queue.pop_front();
         self.executions.taken += u64::from(next.is_some());
         next
@@ -277,6 +284,9 @@ impl Core {
         let Some(execution) = self.executions.table.remove(id) else { return };
         let (task, attempt) = (execution.spec.task, execution.spec.attempt);
         if let Some(caller) = execution.caller {
+            if contains.is_empty() && !again {
+                self.executions.kept.add(caller, task, &values);
+            }
             if !contains.is_empty() {
                 for handle in contains {
                     self.objects.add(*handle, Count::Held);
@@ -308,6 +318,7 @@ impl Core {
     }
 
     pub(crate) fn executions_of_gone(&mut self, peer: WorkerId) {
+        self.executions.kept.forget(&peer);
         if self.executions.received.sender_gone(peer) {
             self.actions.push(Action::Forgotten);
         }

@@ -63,8 +63,31 @@ impl Tasks {
     /// that never ended waits for a worker that has nothing else to do.
     fn depth(&self, shape: usize) -> usize {
         let first = self.shapes[shape].queue.front().and_then(|id| self.table.get(*id));
-        let nanos = first.and_then(|task| self.durations.get(&task.spec.function));
+        first.map_or(1, |task| self.depth_of(&task.spec.function))
+    }
+
+    pub(crate) fn depth_of(&self, function: &FunctionHash) -> usize {
+        let nanos = self.durations.get(function);
         nanos.map_or(1, |nanos| (AHEAD_NANOS / nanos.max(&1)).clamp(1, MAX_AHEAD as u64) as usize)
+    }
+
+    /// How many tasks are with a worker, when it may be sent more.
+    pub(crate) fn in_flight(&self, lease: u64, now: u64) -> Option<usize> {
+        let entry = self.leases.get(&lease)?;
+        let stalled = !entry.in_flight.is_empty() && now > entry.since + STALLED_MS;
+        let open = !entry.recalled && !entry.paused && !stalled && entry.aborting == 0;
+        open.then_some(entry.in_flight.len())
+    }
+
+    /// The task that was sent to a worker last, when nothing waits to be sent there.
+    pub(crate) fn last_of(&self, lease: u64) -> Option<u32> {
+        let entry = self.leases.get(&lease).filter(|entry| self.shapes[entry.shape].queue.is_empty())?;
+        entry.in_flight.back().copied()
+    }
+
+    /// Whether tasks of this shape run on this lease, and none of them waits for a worker.
+    pub(crate) fn is_of(&self, lease: u64, shape: usize) -> bool {
+        self.leases.get(&lease).is_some_and(|entry| entry.shape == shape) && self.shapes[shape].queue.is_empty()
     }
 
     fn note_duration(&mut self, function: FunctionHash, nanos: u64) {
@@ -102,16 +125,12 @@ impl Core {
         while !self.tasks.shapes[shape_index].queue.is_empty() {
             let depth = self.tasks.depth(shape_index);
             // The worker with the least ahead of it, so that short queues spread over all of them.
-            let in_flight = |lease: &u64| {
-                let entry = self.tasks.leases.get(lease)?;
-                let stalled = !entry.in_flight.is_empty() && now > entry.since + STALLED_MS;
-                let open = !entry.recalled && !entry.paused && !stalled && entry.aborting == 0;
-                (open && entry.in_flight.len() < depth).then_some(entry.in_flight.len())
-            };
-            let least = leases.iter().filter_map(|lease| Some((in_flight(lease)?, *lease))).min();
+            let open = leases.iter().filter_map(|lease| Some((self.tasks.in_flight(*lease, now)?, *lease)));
+            let least = open.filter(|(in_flight, _)| *in_flight < depth).min();
             let Some((_, lease)) = least else { break };
             if let Some(task) = self.tasks.shapes[shape_index].queue.pop_front() {
                 self.push(lease, task, now);
+                self.follow(lease, now);
             }
         }
         let shape = &mut self.tasks.shapes[shape_index];
@@ -131,9 +150,9 @@ impl Core {
         }
     }
 
-    fn push(&mut self, lease: u64, id: u32, now: u64) {
+    pub(crate) fn push(&mut self, lease: u64, id: u32, now: u64) {
         let Some(worker) = self.tasks.leases.get(&lease).map(|lease| lease.worker) else { return };
-        let Some(task) = self.tasks.table.get_mut(id) else { return };
+        let Some(task) = self.tasks.table.get(id) else { return };
         let mut spec = task.spec.clone();
         for (position, handle) in &task.by_ref {
             // A freed argument fails its task like any other argument without a value.
@@ -142,6 +161,9 @@ impl Core {
                 Some(Value::Failed(failure)) => {
                     let failure = failure.inherited();
                     return self.fail_task(id, failure);
+                }
+                None if self.made_by(*handle) == Some(lease) => {
+                    spec.follows.extend(self.id(*handle).map(|id| (*position, id)));
                 }
                 None => return,
             }
@@ -158,6 +180,7 @@ impl Core {
                 "put small values into one array and pass a reference to that, or pass the references inside an array";
             return self.fail_task(id, Failure::new("SERIALIZATION", message).hint(hint));
         }
+        let Some(task) = self.tasks.table.get_mut(id) else { return };
         task.stage = Stage::Sent(lease);
         let retriable = task.retries_left != 0;
         if let Some(entry) = self.tasks.leases.get_mut(&lease) {
@@ -244,6 +267,10 @@ impl Core {
                 self.remove_task(id);
                 continue;
             }
+            if task.missing > 0 {
+                task.stage = Stage::Waiting;
+                continue;
+            }
             task.stage = Stage::Queued;
             self.tasks.shapes[task.shape].queue.push_front(id);
         }
@@ -290,6 +317,7 @@ impl Core {
             self.return_lease(lease);
         } else {
             self.pump(shape, now);
+            self.follow(lease, now);
         }
     }
 
@@ -312,6 +340,8 @@ impl Core {
                     }
                     Some(After::Retry) | None => self.retry_elsewhere(id, now, failure),
                 }
+            } else if task.missing > 0 {
+                task.stage = Stage::Waiting;
             } else {
                 task.stage = Stage::Queued;
                 let queue = &mut self.tasks.shapes[entry.shape].queue;

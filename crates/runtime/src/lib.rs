@@ -9,6 +9,7 @@ mod action;
 mod cancel;
 mod core;
 mod exec;
+mod following;
 mod functions;
 mod hash;
 mod leases;

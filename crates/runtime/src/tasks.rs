@@ -1,6 +1,6 @@
 //! Tasks that this process submitted: waiting for arguments, queued for a worker, running, retried, ended.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 use heliostat_proto::message::{FunctionHash, Resources, TaskSpec};
 use heliostat_proto::{Blob, Failure, TaskId, Value};
@@ -78,6 +78,10 @@ pub(crate) struct Tasks {
     pub(crate) delayed: BTreeSet<(u64, u32)>,
     /// (due, task) of runs whose time is bounded, and of aborted ones whose worker is killed then.
     pub(crate) deadlines: BTreeSet<(u64, u32)>,
+    /// Tasks that an argument's failure is to end: one after the other, however long a chain of them is.
+    failing: VecDeque<(u32, Failure)>,
+    /// Whether they are being ended.
+    is_failing: bool,
 }
 
 #[derive(Debug)]
@@ -85,9 +89,9 @@ pub(crate) struct Task {
     pub(crate) spec: TaskSpec,
     pub(crate) by_ref: Vec<(u32, Handle)>,
     /// Arguments without a value.
-    missing: usize,
+    pub(crate) missing: usize,
     /// Its references; none once they are settled.
-    returns: Vec<Handle>,
+    pub(crate) returns: Vec<Handle>,
     contains: Vec<Handle>,
     pub(crate) retries_left: i64,
     failures: u32,
@@ -113,7 +117,7 @@ pub(crate) enum Stage {
     Queued,
     /// Until its back-off is over.
     Delayed(u64),
-    /// With the worker of this lease.
+    /// With the worker of this lease, perhaps behind the makers of arguments that are missing.
     Sent(u64),
 }
 
@@ -186,6 +190,7 @@ impl Core {
             function: submission.function,
             args: submission.args,
             by_ref: Vec::new(),
+            follows: Vec::new(),
             returns: submission.returns,
             seat: self.me.seat,
             timed: submission.timeout.is_some(),
@@ -241,9 +246,13 @@ impl Core {
                 }
             }
         }
-        if self.tasks.table.get(task).is_some_and(|task| task.missing == 0) {
-            let shape = self.enqueue(task);
-            self.pump(shape, now);
+        match self.tasks.table.get(task).map(|task| task.missing) {
+            Some(0) => {
+                let shape = self.enqueue(task);
+                self.pump(shape, now);
+            }
+            Some(_) => self.follow_makers(task, now),
+            None => {}
         }
     }
 
@@ -261,12 +270,11 @@ impl Core {
         for id in dependents {
             let Some(task) = self.tasks.table.get_mut(*id) else { continue };
             if let Value::Failed(failure) = value {
-                let failure = failure.inherited();
-                self.fail_task(*id, failure);
+                self.tasks.failing.push_back((*id, failure.inherited()));
                 continue;
             }
             task.missing = task.missing.saturating_sub(1);
-            if task.missing == 0 {
+            if task.missing == 0 && task.stage == Stage::Waiting {
                 let shape = self.enqueue(*id);
                 if !shapes.contains(&shape) {
                     shapes.push(shape);
@@ -276,6 +284,25 @@ impl Core {
         for shape in shapes {
             self.pump(shape, 0);
         }
+        self.end_failing();
+    }
+
+    /// Ends tasks of which an argument failed. Each may be an argument of further ones.
+    fn end_failing(&mut self) {
+        if std::mem::replace(&mut self.tasks.is_failing, true) {
+            return;
+        }
+        while let Some((id, failure)) = self.tasks.failing.pop_front() {
+            match self.tasks.table.get(id).map(|task| task.stage) {
+                Some(Stage::Sent(_)) => {
+                    self.abort_run(id, After::Nothing, false, false);
+                    self.settle_failed(id, failure);
+                }
+                Some(_) => self.fail_task(id, failure),
+                None => {}
+            }
+        }
+        self.tasks.is_failing = false;
     }
 
     /// Gives a task's references their values. The task stays until [`Core::remove_task`].

@@ -249,6 +249,7 @@ impl Leased {
             function: [0; 32],
             args: Blob::Inline(Bytes::new(command.as_bytes())),
             by_ref: Vec::new(),
+            follows: Vec::new(),
             returns: None,
             seat: 0,
             timed: false,
