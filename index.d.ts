@@ -78,7 +78,7 @@ export declare function submit(
   call: number, header: Uint8Array, headerLength: number, buffers: Buffers, refs: number[],
   positions: number[], byRef: number[], parent: number, cancelled: boolean): number[]
 /** Submits a call with small arguments, whose header is in the scratch memory; the handle of its one result. */
-export declare function submitSmall(call: number, parent: number, headerLength: number): number
+export declare function submitSmall(call: number, parent: number, headerLength: number, count: number): number
 /** Takes the next task into the scratch memory; -1 when there is none, -2 when nextTask has to. */
 export declare function nextSmall(): number
 /** Ends a task with a small result, whose header is in the scratch memory. */

@@ -10,7 +10,7 @@ import { Finalizers } from './realm.cjs';
 import { withRoom } from './room.cjs';
 import { current } from './runtime.cjs';
 import { checkOptions, flagsOf, needsOf, type Options, timeoutOf } from './task-options.cjs';
-import { contentHash, withParts, writeSmallArray } from './transfer.cjs';
+import { contentHash, withParts, writeSmallCall } from './transfer.cjs';
 import type { ActorOptions, RemoteClass, RemoteFunction, TaskOptions } from './types.cjs';
 import { encode, warnOfLarge } from './values/index.cjs';
 
@@ -59,19 +59,24 @@ export class Remote {
   remote(...args: unknown[]): ObjectRef | ObjectRef[] {
     current();
     const call = this.#prepare();
-    if (call.single) {
-      const length = writeSmallArray(args);
-      if (length >= 0)
-        return makeRef(native.submitSmall(call.number, parentExecution(), length), callSite(this.remote));
-    }
     const positions: number[] = [];
     const byRef: number[] = [];
-    const values = args.map((value, index) => {
-      if (!(value instanceof ObjectRef)) return value;
+    let values = args;
+    for (let index = 0; index < args.length; index++) {
+      const value = args[index];
+      if (!(value instanceof ObjectRef)) continue;
+      if (values === args) values = args.slice();
+      values[index] = undefined;
       positions.push(index);
       byRef.push(handleOf(value));
-      return undefined;
-    });
+    }
+    if (call.single) {
+      const length = writeSmallCall(values, positions, byRef);
+      if (length >= 0) {
+        const handle = native.submitSmall(call.number, parentExecution(), length, byRef.length);
+        return makeRef(handle, callSite(this.remote));
+      }
+    }
     const { numReturns, signal } = this.#options;
     const cancelled = signal?.aborted ?? false;
     const site = callSite(this.remote);

@@ -126,6 +126,8 @@ function openScratch(): Scratch | undefined {
 /** What {@link readSmall} gives when the value is not a small one that is here. */
 export const NOT_SMALL = Symbol('not small');
 
+/** Bytes of position and handle of an argument by reference. */
+const PAIR = 8;
 const TABLE = 16;
 const ENTRY = 16;
 
@@ -175,10 +177,20 @@ export function writeSmall(value: unknown): number | Encoded {
   return length >= 0 ? length : encoded;
 }
 
-/** The arguments of a call in the scratch memory: the length of their header, or -1 for other than a few primitives. */
-export function writeSmallArray(values: readonly unknown[]): number {
-  const length = scratch === undefined ? -1 : scratch.plain.writeArray(values);
-  return length <= longest ? length : -1;
+/**
+ * The arguments of a call in the scratch memory, with position and handle of those by reference behind the others: the
+ * length of the others' header, or -1 for other than a few primitives and references.
+ */
+export function writeSmallCall(values: readonly unknown[], positions: number[], handles: number[]): number {
+  if (scratch === undefined) return -1;
+  const { bytes, words, plain } = scratch;
+  const length = plain.writeArray(values);
+  if (length < 0 || length > longest || length + positions.length * PAIR > bytes.byteLength) return -1;
+  for (let index = 0; index < positions.length; index++) {
+    words.setUint32(length + index * PAIR, positions[index] as number, true);
+    words.setUint32(length + index * PAIR + 4, handles[index] as number, true);
+  }
+  return length;
 }
 
 function intoScratch({ header, buffers, refs, seals }: Encoded): number {

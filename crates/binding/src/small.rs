@@ -68,6 +68,9 @@ pub(crate) fn ran() -> u64 {
 /// Bytes before the arguments of a task in the scratch memory: execution, function, arguments by reference, their length.
 const TASK: usize = 16;
 
+/// Bytes of position and handle of an argument by reference.
+const PAIR: usize = 8;
+
 /// What `nextSmall` returns when there is no task, and when the next one takes the other way.
 const NONE: f64 = -1.0;
 const OTHER: f64 = -2.0;
@@ -109,12 +112,19 @@ fn plain_header(blob: &Blob) -> Option<&[u8]> {
 
 raw_functions! {
     /// Submits a prepared call with arguments by value of which the scratch memory holds the header, and which are nothing
-    /// else; for the submitting task (-1: none). Returns the handle of its one result.
-    fn submit_small = c"submitSmall" (call, parent, length) |scope| {
+    /// else; for the submitting task (-1: none). Behind the header are position and handle of each of `count` arguments by
+    /// reference. Returns the handle of its one result.
+    fn submit_small = c"submitSmall" (call, parent, length, count) |scope| {
         let (client, call) = (client()?, calls::of(scope.get_u32(call)?)?);
         let (parent, length) = (optional(scope.get_f64(parent)?), scope.get_u32(length)? as usize);
-        let args = Blob::Inline(with_scratch(length, |header| plain(header)));
-        let handles = client.submit(Submission { args, parent, ..call.as_ref().clone() });
+        let count = scope.get_u32(count)? as usize;
+        let (args, by_ref) = with_scratch(length + count * PAIR, |given| {
+            let (header, pairs) = given.split_at(length.min(given.len()));
+            let number = |bytes: &[u8]| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+            let by_ref = pairs.chunks_exact(PAIR).map(|pair| (number(pair), number(&pair[4..]))).collect();
+            (Blob::Inline(plain(header)), by_ref)
+        });
+        let handles = client.submit(Submission { args, by_ref, parent, ..call.as_ref().clone() });
         Ok(scope.u32(handles[0]))
     }
 
