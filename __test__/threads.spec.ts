@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import test from 'ava';
+import { get, init, put, shutdown } from 'heliostat';
 import { eventually } from './support/cluster.ts';
 
 const MEMBER = fileURLToPath(new URL('fixtures/thread-member.mjs', import.meta.url));
@@ -19,8 +20,8 @@ class Member {
 
   async ask(action: string): Promise<unknown> {
     this.worker.postMessage(action);
-    const [{ value, error }] = await once(this.worker, 'message');
-    if (error !== undefined) throw new Error(error);
+    const [{ value, error, code }] = await once(this.worker, 'message');
+    if (error !== undefined) throw Object.assign(new Error(error), { code });
     return value;
   }
 }
@@ -57,6 +58,26 @@ test.serial('the thread that began it may leave: the last one ends it, also when
   await other.worker.terminate();
   await eventually('the end of its workers', () => !pids.some(alive));
   t.deepEqual(sessions(dir), []);
+});
+
+test.serial('a thread that goes on after the main thread ended the session has none of its references', async (t) => {
+  const options = { numCpus: 1, objectStoreMemory: 32 << 20, tempDir: temp() };
+  await init(options);
+  const member = new Member(options.tempDir);
+  await member.ask('hold');
+  t.is(await member.ask('read'), 'of the first session');
+  await shutdown();
+  await init(options);
+  // Handles are small numbers: these have the same ones.
+  const ended = { code: 'NOT_INITIALIZED' };
+  const others = Array.from({ length: 10 }, (_, index) => put(index));
+  await t.throwsAsync(member.ask('read'), ended);
+  t.is(await member.ask('waited'), 'NOT_INITIALIZED');
+  t.is(await member.ask('task'), 2, 'it has joined the next session');
+  await t.throwsAsync(member.ask('read'), ended);
+  t.deepEqual(await get(others), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+  await member.worker.terminate();
+  await shutdown();
 });
 
 test.serial('threads come and go at once', async (t) => {

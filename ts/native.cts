@@ -93,6 +93,7 @@ function adopted(value: unknown): unknown {
   }
   if (types.isPromise(value)) return Promise.resolve(value);
   if (types.isUint8Array(value)) return new Uint8Array(value.buffer, value.byteOffset, value.byteLength);
+  if (types.isUint32Array(value)) return new Uint32Array(value.buffer, value.byteOffset, value.length);
   const own: Record<string, unknown> = {};
   for (const key of Object.keys(value)) own[key] = adopted((value as Record<string, unknown>)[key]);
   return own;

@@ -62,12 +62,23 @@ function onEvents(events: number[]): void {
     else if (event === COLLECT) letGarbageGo();
     else if (event === ABORT) thread.onAbort?.();
     else if (event === UNREAD) thread.onUnread?.(false);
-    else if (event === NODE_GONE) {
-      for (const settle of waits.values()) settle();
-      waits.clear();
-    }
+    else if (event === NODE_GONE) onNodeGone();
   }
   holdLoop();
+}
+
+/** The node died, or another thread ended the session: then this thread's part of it ends as well. */
+function onNodeGone(): void {
+  if (native.currentSession()?.workerId === thread.workerId) {
+    for (const settle of waits.values()) settle();
+    waits.clear();
+    return;
+  }
+  membership = undefined;
+  endSession();
+  thread.workerId = undefined;
+  native.closePort();
+  abandonWaits();
 }
 
 const TASK = -1;

@@ -11,7 +11,7 @@ use napi::sys;
 use crate::event_loop::{self, Attendance};
 use crate::lifecycle::exit_node;
 use crate::raw::{Env, Scope, Thrown, Value, raw_functions};
-use crate::runtime::{self, client, current};
+use crate::runtime::{self, current};
 
 /// A thread's mailbox, by its environment's address.
 static OPEN: Mutex<Option<HashMap<usize, Entry>>> = Mutex::new(None);
@@ -120,6 +120,7 @@ fn end_if_unused() {
 
 /// Closes a thread's mailbox; whether it had one.
 fn close(env: usize) -> bool {
+    runtime::set_entered(None);
     match entries(|open| open.remove(&env)) {
         None => return false,
         // SAFETY: made by `open_port` on this thread, and closed only once: it was just taken out of the table.
@@ -159,8 +160,9 @@ raw_functions! {
     /// Opens this thread's mailbox: the callback gets the news as an array of numbers, on the event loop. It does not
     /// keep the process alive until `holdLoop(true)`.
     fn open_port = c"openPort" (callback) |scope| {
-        let client = client()?;
         close(scope.env as usize);
+        let client = current().ok_or_else(|| Thrown::new("NOT_INITIALIZED", "there is no session"))?;
+        runtime::set_entered(Some(&client));
         let env = scope.env as usize;
         if let Some(attendance) = event_loop::attend(scope.env, &client, callback) {
             // SAFETY: just made on this thread.

@@ -1,6 +1,7 @@
 //! The one membership of this process, shared by all its JavaScript threads.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::cell::RefCell;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 
 use heliostat_client::Client;
 use heliostat_node::NodeHandle;
@@ -13,12 +14,36 @@ static ADDRESS: Mutex<String> = Mutex::new(String::new());
 /// The embedded node, in the process that started it.
 static NODE: Mutex<Option<NodeHandle>> = Mutex::new(None);
 
-/// The membership, or what a call without one throws.
-pub(crate) fn client() -> Result<Arc<Client>, Thrown> {
-    current().ok_or_else(|| Thrown::new("NOT_INITIALIZED", "heliostat is not initialized: call init() first"))
+thread_local! {
+    /// The membership that the handles of this thread are of. Another thread may have ended it and begun the next one.
+    static ENTERED: RefCell<Weak<Client>> = const { RefCell::new(Weak::new()) };
 }
 
-/// The membership, if there is one.
+/// The membership that this thread has entered, or what a call without one throws.
+pub(crate) fn client() -> Result<Arc<Client>, Thrown> {
+    let now = current();
+    let now = now.ok_or_else(|| Thrown::new("NOT_INITIALIZED", "heliostat is not initialized: call init() first"))?;
+    if is_entered(&now) {
+        return Ok(now);
+    }
+    Err(Thrown::new("NOT_INITIALIZED", "the session that this thread had joined was ended by another thread"))
+}
+
+/// The same, if there is one.
+pub(crate) fn entered() -> Option<Arc<Client>> {
+    current().filter(is_entered)
+}
+
+fn is_entered(now: &Arc<Client>) -> bool {
+    ENTERED.with_borrow(|entered| std::ptr::eq(entered.as_ptr(), Arc::as_ptr(now)))
+}
+
+/// This thread enters the membership, or leaves the one that it had entered.
+pub(crate) fn set_entered(client: Option<&Arc<Client>>) {
+    ENTERED.set(client.map(Arc::downgrade).unwrap_or_default());
+}
+
+/// The membership of the process, if there is one.
 pub(crate) fn current() -> Option<Arc<Client>> {
     CLIENT.read().unwrap_or_else(PoisonError::into_inner).clone()
 }

@@ -205,7 +205,7 @@ raw_functions! {
     /// A wrapper disposes of its handle; `collected` follows.
     fn dispose = c"dispose" (handle) |scope| {
         let handle = scope.get_u32(handle)?;
-        if let Some(client) = crate::runtime::current() {
+        if let Some(client) = crate::runtime::entered() {
             client.with_core(|core| core.dispose(handle));
         }
         Ok(scope.undefined())
@@ -214,7 +214,7 @@ raw_functions! {
     /// The collector found the wrapper of a handle dead.
     fn collected = c"collected" (handle) |scope| {
         let handle = scope.get_u32(handle)?;
-        if let Some(client) = crate::runtime::current() {
+        if let Some(client) = crate::runtime::entered() {
             client.with_core(|core| core.collected(handle));
         }
         Ok(scope.undefined())

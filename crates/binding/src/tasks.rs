@@ -77,7 +77,7 @@ raw_functions! {
     /// Holds a function once less.
     fn drop_function = c"dropFunction" (hash_bytes) |scope| {
         let function = hash(scope, hash_bytes)?;
-        if let Some(client) = crate::runtime::current() {
+        if let Some(client) = crate::runtime::entered() {
             client.with_core(|core| core.drop_function(&function));
         }
         Ok(scope.undefined())
@@ -109,7 +109,7 @@ raw_functions! {
     /// Cancels tasks of this process by the ids of objects that they make.
     fn cancel_tasks = c"cancelTasks" (ids) |scope| {
         let ids = ids_of(scope, ids)?;
-        if let Some(client) = crate::runtime::current() {
+        if let Some(client) = crate::runtime::entered() {
             let now = client.now();
             client.with_core(|core| ids.iter().for_each(|id| core.cancel_task(&id.task(), false, true, now)));
         }

@@ -254,7 +254,7 @@ raw_functions! {
     /// A handle is gone. Without a membership there is nothing left to release.
     fn release = c"release" (handle) |scope| {
         let handle = scope.get_u32(handle)?;
-        if let Some(client) = crate::runtime::current() {
+        if let Some(client) = crate::runtime::entered() {
             client.with_core(|core| core.release(handle));
         }
         Ok(scope.undefined())
@@ -278,7 +278,7 @@ raw_functions! {
     /// far: `[name, failure, ...]`; `undefined` when there are none.
     fn take_unread = c"takeUnread" (all) |scope| {
         let all = scope.get_bool(all)?;
-        let Some(client) = crate::runtime::current() else { return Ok(scope.undefined()) };
+        let Some(client) = crate::runtime::entered() else { return Ok(scope.undefined()) };
         let taken = client.with_core(|core| if all { core.take_all_unread() } else { core.take_unread() });
         if taken.is_empty() {
             return Ok(scope.undefined());

@@ -76,7 +76,7 @@ raw_functions! {
     /// Ends a wait, over or not; also one of `restore`.
     fn end_wait = c"endWait" (wait) |scope| {
         let number = scope.get_f64(wait)?;
-        if let Some(client) = crate::runtime::current() {
+        if let Some(client) = crate::runtime::entered() {
             if number >= port::RESTORES {
                 client.end_restore((number - port::RESTORES) as u32);
             } else {
