@@ -5,6 +5,7 @@
  * @packageDocumentation
  */
 
+import { setImmediate } from './clock.cjs';
 import './unread.cjs';
 import { Remote } from './remote.cjs';
 import { isLeaving, leave, start, startAfterLeaving } from './runtime.cjs';

@@ -2,6 +2,7 @@
 
 import type { Handles, RawFailure, RawValue } from '#native' with { 'resolution-mode': 'import' };
 import * as check from './check.cjs';
+import { clearTimeout, setTimeout } from './clock.cjs';
 import { taskSignal, tellAborted } from './context.cjs';
 import { allocateDraft, setStore } from './draft.cjs';
 import {

@@ -1,6 +1,6 @@
 /** Waiting for room in a full store. */
-import { setTimeout as sleep } from 'node:timers/promises';
 import { threadId } from 'node:worker_threads';
+import { now, sleep } from './clock.cjs';
 import { ObjectStoreFullError } from './errors.cjs';
 import { native, thread } from './native.cjs';
 import { letGarbageGo, translated } from './transfer.cjs';
@@ -49,10 +49,10 @@ export function withRoom<R>(call: () => R): R {
   }
   const [first, longest] = SLICES;
   const ticket = nextTicket();
-  const end = performance.now() + putTimeout;
+  const end = now() + putTimeout;
   for (let slice: number = first; ; slice = Math.min(2 * slice, longest)) {
     letGarbageGo();
-    const left = Math.max(0, end - performance.now());
+    const left = Math.max(0, end - now());
     try {
       return patiently(Math.min(slice, left), ticket, left <= slice, call);
     } catch (error) {
@@ -69,10 +69,10 @@ export async function withRoomSoon<R>(
 ): Promise<R> {
   const [first, longest] = PAUSES;
   const ticket = nextTicket();
-  const end = performance.now() + (timeoutMs ?? putTimeout);
+  const end = now() + (timeoutMs ?? putTimeout);
   let collected = false;
   for (let pause: number = first; ; pause = Math.min(2 * pause, longest)) {
-    const last = collected && performance.now() >= end;
+    const last = collected && now() >= end;
     try {
       return patiently(0, ticket, last, call);
     } catch (error) {
@@ -84,7 +84,7 @@ export async function withRoomSoon<R>(
       letGarbageGo();
       continue;
     }
-    await sleep(Math.max(1, Math.min(pause, end - performance.now())), undefined, signal ? { signal } : {}).catch(() =>
+    await sleep(Math.max(1, Math.min(pause, end - now())), undefined, signal ? { signal } : {}).catch(() =>
       signal?.throwIfAborted(),
     );
   }

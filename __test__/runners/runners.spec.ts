@@ -6,7 +6,7 @@ import { eventually } from '../support/cluster.ts';
 import { installed, type Project, run, type Setup, sessions, start } from './support.ts';
 
 /** Tests in values.test.js, tasks.test.js and forgetful.test.js. */
-const TESTS = 20;
+const TESTS = 21;
 
 const vitest = (...options: string[]): Setup => ({
   runner: 'vitest',

@@ -1,6 +1,7 @@
 /** The program of a worker process: runs the tasks that arrive, one at a time. */
 
 import type { RawTask, RawValue } from '#native' with { 'resolution-mode': 'import' };
+import { clearTimeout, now, setImmediate, setTimeout } from '../clock.cjs';
 import { abortedRun, setRunning, TaskRun, tellAborted } from '../context.cjs';
 import { native } from '../native.cjs';
 // References that arrive can be read whether or not the task's code imports the package.
@@ -105,7 +106,7 @@ function tidy(): void {
 
 /** Runs what there is; a promise when it takes longer than this turn of the event loop. */
 function work(): Promise<void> | undefined {
-  const began = performance.now();
+  const began = now();
   for (let count = 1; ; count++) {
     const length = scratch === undefined ? OTHER : native.nextSmall();
     if (length === NONE) return undefined;
@@ -117,7 +118,7 @@ function work(): Promise<void> | undefined {
       pending = run(task);
     }
     if (pending !== undefined) return pending.then(work);
-    if (count % 16 === 0 && performance.now() - began > TURN_MS)
+    if (count % 16 === 0 && now() - began > TURN_MS)
       return new Promise<void>((resolve) => setImmediate(resolve)).then(work);
   }
 }
