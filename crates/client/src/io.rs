@@ -282,8 +282,11 @@ impl Shared {
             });
         });
         if received.is_err() {
-            // Not following the protocol: no more is read. The daemon tells what becomes of the process.
+            // Not following the protocol: no more is read, and whoever waits for it is told now. A worker that runs tasks of
+            // this process is ended, which brings the end of its lease with the facts.
             self.peers.ignore(peer);
+            self.daemon.send(&ToDaemon::Kill { worker: peer });
+            self.with_core(|core| core.on_peer_gone(peer));
         }
     }
 
