@@ -1,6 +1,6 @@
 /** Telling an array's own named properties from its elements without listing the elements. */
 import { inspect } from 'node:util';
-import { typedArrayLength } from './slots.cjs';
+import { rangeOf, typedArrayLength, typedArrayName } from './slots.cjs';
 
 /** Longer arrays are not asked for their keys: a string would be made for each element. */
 const LISTED_LENGTH = 32;
@@ -22,13 +22,30 @@ export function hasNamedProperties(array: readonly unknown[]): boolean {
   return Object.getOwnPropertyNames(array).at(-1) !== 'length';
 }
 
-/** The same for a view; `name` is what it calls itself. */
-export function hasNamedViewProperties(view: ArrayBufferView, name: string): boolean {
+/** The same for a view. */
+export function hasNamedViewProperties(view: ArrayBufferView): boolean {
   const length = typedArrayLength(view);
-  if (length > LISTED_LENGTH && name !== 'Buffer') {
-    return summary(view, false) !== `${name}(${length}) [ ... ${length} more items ]`;
-  }
-  return length <= LISTED_LENGTH && Object.getOwnPropertyNames(view).length > length;
+  if (length <= LISTED_LENGTH) return Object.getOwnPropertyNames(view).length > length;
+  const text = summary(view, true);
+  if (text === undefined) return true;
+  if (pristine.has(text)) return false;
+  // Whatever it has beside its elements makes its text another one than that of a fresh view of the same memory.
+  if (text !== summary(pristineTwin(view), true)) return true;
+  if (pristine.size >= MOST_TEXTS) pristine.clear();
+  pristine.add(text);
+  return false;
+}
+
+/** What {@link summary} gives for views without properties of their own. */
+const pristine = new Set<string>();
+const MOST_TEXTS = 1000;
+
+function pristineTwin(view: ArrayBufferView): object {
+  const { buffer, byteOffset } = rangeOf(view);
+  const length = typedArrayLength(view);
+  const name = typedArrayName(view) as 'Uint8Array';
+  const prototype = Object.getPrototypeOf(view) as object | null;
+  return Object.setPrototypeOf(new globalThis[name](buffer, byteOffset, length), prototype) as object;
 }
 
 /** Node lists the named properties of an array apart from its elements only here. */

@@ -24,12 +24,22 @@ import {
   VIEW_NAMES,
 } from './format.cjs';
 import { hooks } from './hooks.cjs';
-import { isExotic, isOfKind, Kind, kindOf, localOnly, ownPrototype, standardKind } from './kinds.cjs';
+import { isExotic, isNativeText, isOfKind, Kind, kindOf, localOnly, ownPrototype, standardKind } from './kinds.cjs';
 import { ownParts } from './own-classes.cjs';
 import { Step } from './path.cjs';
 import { Refusal } from './refusal.cjs';
 import { DESERIALIZE, hasSerializers, registeredType, SERIALIZE } from './serializers.cjs';
-import { flagsOf, hrefOf, lengthOf, rangeOf, sourceOf, typedArrayName } from './slots.cjs';
+import {
+  flagsOf,
+  givenKeys,
+  hrefOf,
+  lengthOf,
+  messageOf,
+  nameOf,
+  rangeOf,
+  sourceOf,
+  typedArrayName,
+} from './slots.cjs';
 import type { Writer } from './writer.cjs';
 
 /** Writes an object that the fast paths left. */
@@ -221,7 +231,7 @@ function extraKeys(value: object, kind: Kind): (string | symbol)[] {
     case Kind.DomException:
       return [];
     case Kind.View:
-      if (!hasNamedViewProperties(value as ArrayBufferView, viewName(value as ArrayBufferView))) {
+      if (!hasNamedViewProperties(value as ArrayBufferView)) {
         return Object.getOwnPropertySymbols(value);
       }
       return Reflect.ownKeys(value).filter((key) => typeof key === 'symbol' || !isIndex(key));
@@ -231,8 +241,7 @@ function extraKeys(value: object, kind: Kind): (string | symbol)[] {
       );
     case Kind.Url:
     case Kind.UrlSearchParams:
-      // Node 20 keeps their state in symbols of its own.
-      return Reflect.ownKeys(value).filter((key) => typeof key === 'string');
+      return givenKeys(value);
     default:
       return Reflect.ownKeys(value);
   }
@@ -256,7 +265,7 @@ export function writeProperties(out: Writer, value: object, keys: readonly (stri
   out.varint(keys.length);
   out.path.depth++;
   for (const key of keys) {
-    const property = Object.getOwnPropertyDescriptor(value, key) as PropertyDescriptor;
+    const property = propertyOf(value, key) as PropertyDescriptor;
     out.path.at(Step.Property, key);
     out.byte(
       (property.enumerable ? PROPERTY_ENUMERABLE : 0) |
@@ -387,19 +396,37 @@ function writeError(out: Writer, error: Error, kind: Kind): void {
   const packageName = prototype === null ? undefined : packageErrorName(prototype);
   if (kind === Kind.DomException) {
     out.byte(DOM_EXCEPTION);
-    out.string(error.message, Tag.Latin1);
-    out.string(error.name, Tag.Latin1);
+    out.string(messageOf.call(error), Tag.Latin1);
+    out.string(nameOf.call(error), Tag.Latin1);
   } else if (packageName !== undefined) {
     out.byte(NAMED_ERROR);
     out.string(packageName, Tag.Latin1);
   } else {
     out.byte((prototype === null ? undefined : errorCode(prototype)) ?? 0);
   }
-  // Data on Node 20, an accessor of the runtime's later: either way it travels as text.
-  const stack: unknown = Object.hasOwn(error, 'stack') ? error.stack : undefined;
-  out.value(typeof stack === 'string' ? stack : undefined);
-  const keys = Reflect.ownKeys(error).filter((key) => key !== 'stack');
-  writeProperties(out, error, kind === Kind.DomException ? keys.filter((key) => typeof key === 'string') : keys);
+  const stack = stackOf(error);
+  out.value(stack);
+  writeProperties(
+    out,
+    error,
+    stack === undefined ? givenKeys(error) : givenKeys(error).filter((key) => key !== 'stack'),
+  );
+}
+
+/** The stack of an error as text, when nobody made another property of it. */
+function stackOf(error: Error): string | undefined {
+  const property = propertyOf(error, 'stack');
+  const isUsual = property?.writable === true && property.configurable === true && property.enumerable === false;
+  return isUsual && typeof property.value === 'string' ? property.value : undefined;
+}
+
+/** An own property. The stack of an error is data on Node 20 and the runtime's accessor later: data here. */
+function propertyOf(value: object, key: string | symbol): PropertyDescriptor | undefined {
+  const property = Object.getOwnPropertyDescriptor(value, key);
+  if (key !== 'stack' || property?.get === undefined || !isNativeText(property.get)) return property;
+  if (!types.isNativeError(value) && !(value instanceof DOMException)) return property;
+  const { enumerable, configurable } = property as { enumerable: boolean; configurable: boolean };
+  return { value: value.stack, writable: true, enumerable, configurable };
 }
 
 function writeView(out: Writer, view: ArrayBufferView): void {

@@ -43,6 +43,10 @@ const key = fc.oneof(
       'lastIndex',
       'get',
       'set',
+      'buffer',
+      'byteOffset',
+      'maxByteLength',
+      'href',
     ),
   },
   { weight: 1, arbitrary: text },
@@ -268,8 +272,6 @@ export function build(graph: Graph): Built {
       return;
     }
     fill(of, object, resolve);
-    // What its class forbids stays undone: named properties of views and lengths are other tests' concern.
-    if (ArrayBuffer.isView(object) || of.kind === 'url') return;
     for (const { key, held, hidden, fixed } of properties) {
       if (isFixed(object, key)) continue;
       const value = resolve(held);
@@ -284,7 +286,9 @@ export function build(graph: Graph): Built {
   });
   specs.forEach(({ of, state }, i) => {
     const object = made[i] as object;
-    if (LOCAL.has(of.kind) || ArrayBuffer.isView(object) || of.kind === 'url') return;
+    if (LOCAL.has(of.kind)) return;
+    // Elements of a view cannot be fixed, nor can they be where nothing may be added.
+    if (ArrayBuffer.isView(object) && state !== 'open') return;
     if (state === 'closed') Object.preventExtensions(object);
     else if (state === 'sealed') Object.seal(object);
     else if (state === 'frozen') Object.freeze(object);
@@ -294,7 +298,12 @@ export function build(graph: Graph): Built {
 
 /** Elements of arrays and characters of strings are not redefined; what exists and is fixed cannot be. */
 function isFixed(object: object, key: string | symbol): boolean {
-  if (typeof key === 'string' && /^\d+$/.test(key) && (Array.isArray(object) || object instanceof String)) return true;
+  if (
+    typeof key === 'string' &&
+    /^(-?\d+)$/.test(key) &&
+    (Array.isArray(object) || object instanceof String || ArrayBuffer.isView(object))
+  )
+    return true;
   // The runtime makes the stack's text from these when it is first asked for it.
   if (object instanceof Error && (key === 'stack' || key === 'name' || key === 'message')) return true;
   const existing = Object.getOwnPropertyDescriptor(object, key);
