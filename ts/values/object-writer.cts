@@ -1,7 +1,7 @@
 /** Objects beyond plain ones and arrays: builtin kinds, instances, unusual properties, handles, custom values. */
 import { types } from 'node:util';
 import { type VectorParts, vectorParts } from './arrow.cjs';
-import { hasNamedViewProperties, isIndex } from './elements.cjs';
+import { hasNamedViewProperties, isIndex, unusualKeys } from './elements.cjs';
 import {
   BUFFER_KIND,
   CUSTOM_REGISTERED,
@@ -135,24 +135,25 @@ function writeAny(out: Writer, value: object): void {
   writeDecorated(out, value, kind, isPlainKind ? writeKind : writeInstance);
 }
 
-type WriteRecord = (out: Writer, value: object, kind: Kind, isOrdinary: boolean) => void;
+/** Writes the record of an object, without the properties that follow it. */
+type WriteRecord = (out: Writer, value: object, kind: Kind, extras: readonly (string | symbol)[]) => void;
 
 /** A record, with what it does not hold of the object around it. */
 function writeDecorated(out: Writer, value: object, kind: Kind, writeRecord: WriteRecord): void {
-  const extras = extraKeys(value, kind);
   const extensibility = extensibilityOf(value);
+  const extras = extraKeys(value, kind, extensibility);
   if (extras.length === 0 && extensibility === EXTENSIBLE) {
-    writeRecord(out, value, kind, true);
+    writeRecord(out, value, kind, extras);
     return;
   }
   out.byte(Tag.Extras);
-  writeRecord(out, value, kind, extras.length === 0);
+  writeRecord(out, value, kind, extras);
   writeProperties(out, value, extras);
   out.byte(extensibility);
 }
 
 /** An object whose prototype is not that of its kind. */
-function writeInstance(out: Writer, value: object, kind: Kind, isOrdinary: boolean): void {
+function writeInstance(out: Writer, value: object, kind: Kind, extras: readonly (string | symbol)[]): void {
   const prototype = prototypeOf(value);
   const privates = prototype === null ? undefined : out.functions.checkPrototype(value, prototype);
   out.byte(privates === undefined ? Tag.Instance : Tag.PrivateInstance);
@@ -164,7 +165,7 @@ function writeInstance(out: Writer, value: object, kind: Kind, isOrdinary: boole
   out.path.depth--;
   // The prototype may hold the instance: then its record stands there already.
   if (out.backReference(value)) return;
-  writeKind(out, value, kind, isOrdinary);
+  writeKind(out, value, kind, extras);
   if (privates !== undefined) out.functions.writePrivateFields(value, privates);
 }
 
@@ -217,21 +218,21 @@ function viewName(view: ArrayBufferView): string {
 }
 
 /** The own keys that the record of the kind does not hold. */
-function extraKeys(value: object, kind: Kind): (string | symbol)[] {
+function extraKeys(value: object, kind: Kind, extensibility: number): (string | symbol)[] {
   switch (kind) {
     case Kind.Plain: {
       const keys = Reflect.ownKeys(value);
       return keys.every((key) => typeof key === 'string' && hasOrdinary(value, key)) ? [] : keys;
     }
     case Kind.Array:
-      return Reflect.ownKeys(value).filter((key) => key !== 'length' && (typeof key === 'symbol' || !isIndex(key)));
+      return unusualKeys(value as unknown[], extensibility);
     case Kind.RegExp:
       return Reflect.ownKeys(value).filter((key) => key !== 'lastIndex');
     case Kind.Error:
     case Kind.DomException:
       return [];
     case Kind.View:
-      if (!hasNamedViewProperties(value as ArrayBufferView)) {
+      if (!hasNamedViewProperties(value as ArrayBufferView, viewName(value as ArrayBufferView))) {
         return Object.getOwnPropertySymbols(value);
       }
       return Reflect.ownKeys(value).filter((key) => typeof key === 'symbol' || !isIndex(key));
@@ -288,13 +289,15 @@ function held(out: Writer, holder: object, value: unknown): void {
 }
 
 /** The record of a kind; takes the identity. A plain object's properties are all extras, or all ordinary. */
-function writeKind(out: Writer, value: object, kind: Kind, isOrdinary: boolean): void {
+function writeKind(out: Writer, value: object, kind: Kind, extras: readonly (string | symbol)[]): void {
   switch (kind) {
     case Kind.Plain:
-      out.ordinary(value as Record<string, unknown>, isOrdinary ? Object.getOwnPropertyNames(value) : []);
+      out.ordinary(value as Record<string, unknown>, extras.length === 0 ? Object.getOwnPropertyNames(value) : []);
       return;
     case Kind.Array:
-      out.array(value as unknown[]);
+      if (extras.some((key) => typeof key === 'string' && isIndex(key)))
+        out.sparse(value as unknown[], new Set(extras));
+      else out.array(value as unknown[]);
       return;
     case Kind.Map:
       writeMap(out, value as Map<unknown, unknown>);

@@ -5,7 +5,7 @@
 import { types } from 'node:util';
 import { BufferTable } from './buffer-table.cjs';
 import { ByteWriter } from './byte-writer.cjs';
-import { hasNamedProperties, isIndex } from './elements.cjs';
+import { isIndex, isOrdinaryArray } from './elements.cjs';
 import { FLAG_CODE, PREFIX_LENGTH, SMALL_INT, Tag, VERSION, WELL_KNOWN_SYMBOLS, wellKnownSymbol } from './format.cjs';
 import type { FunctionWriter } from './functions/function-writer.cjs';
 import { symbolId } from './identity.cjs';
@@ -262,7 +262,7 @@ export class Writer extends ByteWriter {
         this.plain(value as Record<string, unknown>);
         return;
       }
-      if (prototype === Array.prototype && Array.isArray(value) && !hasNamedProperties(value)) {
+      if (prototype === Array.prototype && Array.isArray(value) && isOrdinaryArray(value)) {
         this.array(value);
         return;
       }
@@ -335,7 +335,6 @@ export class Writer extends ByteWriter {
 
   /** The record of an array's elements. */
   array(value: readonly unknown[]): void {
-    this.register(value);
     const length = value.length;
     let numbers = length > 0;
     let integers = true;
@@ -351,6 +350,7 @@ export class Writer extends ByteWriter {
         }
       }
     }
+    this.register(value);
     if (numbers && !integers) {
       this.byte(Tag.Doubles);
       this.varint(length);
@@ -375,13 +375,16 @@ export class Writer extends ByteWriter {
     path.depth--;
   }
 
-  private sparse(value: readonly unknown[]): void {
-    const indices = Object.keys(value).filter(isIndex).map(Number);
+  /** The record of an array with holes; what is left out of it is a hole as well. */
+  sparse(value: readonly unknown[], leftOut?: ReadonlySet<string | symbol>): void {
+    this.register(value);
+    const indices = Object.keys(value).filter((key) => isIndex(key) && leftOut?.has(key) !== true);
     this.byte(Tag.SparseArray);
     this.varint(value.length);
     this.varint(indices.length);
     this.path.depth++;
-    for (const index of indices) {
+    for (const key of indices) {
+      const index = Number(key);
       this.varint(index);
       this.path.at(Step.Index, undefined, index);
       this.value(value[index]);

@@ -192,7 +192,14 @@ const base = fc.oneof(
       value: fc.oneof(fc.double(), text, fc.boolean(), fc.bigInt(), fc.constantFrom(...SYMBOLS)),
     }),
   },
-  { weight: 1, arbitrary: fc.record({ kind: fc.constant('url' as const), query: fc.boolean(), path: fc.webPath() }) },
+  {
+    weight: 1,
+    arbitrary: fc.record({
+      kind: fc.constant('url' as const),
+      query: fc.boolean(),
+      path: fc.constantFrom('', '/', '/a/b', '/%20?x=1', '/é'),
+    }),
+  },
 );
 /** Rarer: code travels along, which takes far longer. */
 const instance = fc.record({
@@ -284,6 +291,10 @@ export function build(graph: Graph): Built {
       });
     }
   });
+  specs.forEach(({ properties, plain }, i) => {
+    const isFixed = !plain && properties.some(({ key, fixed }) => fixed && key === 'length');
+    if (isFixed && Array.isArray(made[i])) Object.defineProperty(made[i], 'length', { writable: false });
+  });
   specs.forEach(({ of, state }, i) => {
     const object = made[i] as object;
     if (LOCAL.has(of.kind)) return;
@@ -296,14 +307,10 @@ export function build(graph: Graph): Built {
   return { root: made[0], locals };
 }
 
-/** Elements of arrays and characters of strings are not redefined; what exists and is fixed cannot be. */
+/** Elements of views and characters of strings are not redefined; what exists and is fixed cannot be. */
 function isFixed(object: object, key: string | symbol): boolean {
-  if (
-    typeof key === 'string' &&
-    /^(-?\d+)$/.test(key) &&
-    (Array.isArray(object) || object instanceof String || ArrayBuffer.isView(object))
-  )
-    return true;
+  const isNumber = typeof key === 'string' && /^-?\d+$/.test(key);
+  if (isNumber && (object instanceof String || ArrayBuffer.isView(object))) return true;
   // The runtime makes the stack's text from these when it is first asked for it.
   if (object instanceof Error && (key === 'stack' || key === 'name' || key === 'message')) return true;
   const existing = Object.getOwnPropertyDescriptor(object, key);

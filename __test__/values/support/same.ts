@@ -137,7 +137,7 @@ function memory(
 }
 
 /** The own keys; of a view without those of its elements, which come first. */
-function keysOf(value: object): (string | symbol)[] {
+export function keysOf(value: object): (string | symbol)[] {
   const keys = Reflect.ownKeys(value);
   if (!types.isTypedArray(value)) return keys;
   let first = 0;
