@@ -71,6 +71,25 @@ test.serial('a named property of an array whose text would take for ever is not 
   t.is(difference(array, roundTrip(array)), undefined);
 });
 
+test.serial('nor is a view that calls such an array its length', (t) => {
+  const endless: unknown[] = [];
+  endless.length = 2 ** 32 - 1;
+  const view = Object.defineProperty(new Uint8Array(3000), 'length', { value: endless });
+  t.is(difference(view, roundTrip(view)), undefined);
+});
+
+test.serial('properties of views of any class are found', (t) => {
+  class Samples extends Float32Array {}
+  const foreign = runInNewContext('new Float64Array(3000)') as Float64Array;
+  for (const make of [() => new Samples(3000), () => foreign, () => new Samples(2), () => Buffer.alloc(3000)]) {
+    const view = make();
+    const before = roundTrip(view);
+    t.deepEqual(Object.keys(before).slice(view.length), []);
+    Object.assign(view, { note: 'kept' });
+    t.deepEqual(Object.keys(roundTrip(view)).slice(view.length), ['note']);
+  }
+});
+
 test.serial('code that the engine forgot is compiled again', (t) => {
   t.true(useHiddenClasses(true));
   setFlagsFromString('--stress-flush-code');

@@ -117,7 +117,8 @@ declare global {
     /** Present on every Node, missing in the published types. */
     latin1Write(text: string, offset?: number, length?: number): number;
     ucs2Write(text: string, offset?: number, length?: number): number;
-    latin1Slice(start: number, end: number): string;
-    ucs2Slice(start: number, end: number): string;
+    latin1Slice(this: Uint8Array, start: number, end: number): string;
+    ucs2Slice(this: Uint8Array, start: number, end: number): string;
+    hexSlice(this: Uint8Array, start: number, end: number): string;
   }
 }

@@ -18,12 +18,14 @@ export interface Encoded {
   /** Out-of-band data in placeholder order: byte ranges of the user's memory. */
   buffers: ArrayBufferView[];
   /** The distinct ObjectRef and handle objects met, in index order. */
-  refs: object[];
+  refs: readonly object[];
   /** Drafts met, in order. */
-  seals: object[];
+  seals: readonly object[];
   /** Whether code is inside. */
   functions: boolean;
 }
+
+const NONE: readonly object[] = [];
 
 /** A serializer that a writer calls may encode again: such a call takes another writer. */
 const writers: Writer[] = [];
@@ -45,8 +47,8 @@ export function encode(value: unknown, options?: { root?: string }): Encoded {
     return {
       header: new Uint8Array(writer.bytes.buffer, 0, writer.position),
       buffers,
-      refs: writer.refs.slice(),
-      seals: writer.seals.slice(),
+      refs: writer.refs.length === 0 ? NONE : writer.refs.slice(),
+      seals: writer.seals.length === 0 ? NONE : writer.seals.slice(),
       functions: (writer.flags & FLAG_CODE) !== 0,
     };
   } catch (error) {

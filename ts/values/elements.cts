@@ -5,7 +5,7 @@ import { isKnownArray, isKnownView } from './hidden-classes.cjs';
 import { rangeOf, typedArrayLength, typedArrayName } from './slots.cjs';
 
 /** Longer views are not asked for their keys: a string would be made for each element. */
-const LISTED_LENGTH = 1024;
+const LISTED_LENGTH = 2 ** 20;
 
 /** Whether a property name is an array index. */
 export function isIndex(key: string): boolean {
@@ -46,9 +46,9 @@ function isUsual({ writable, enumerable, configurable }: PropertyDescriptor, ext
   return enumerable === true && writable === true && configurable === (extensibility !== SEALED);
 }
 
-/** Whether a view has properties of its own; `name` is what it calls itself. */
-export function hasNamedViewProperties(view: ArrayBufferView, name: string): boolean {
-  if (isKnownView(view, name)) return false;
+/** Whether a view has properties of its own. */
+export function hasNamedViewProperties(view: ArrayBufferView): boolean {
+  if (isKnownView(view)) return false;
   const length = typedArrayLength(view);
   if (length <= LISTED_LENGTH) return Object.getOwnPropertyNames(view).length > length;
   // Whatever it has beside its elements makes its text another one than that of a fresh view of the same memory.

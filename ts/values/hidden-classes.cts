@@ -8,17 +8,18 @@
  */
 import { setFlagsFromString } from 'node:v8';
 import { Script } from 'node:vm';
+import { isNativeText } from './kinds.cjs';
 
 interface Engine {
   /** Whether two objects have the same hidden class. Says nothing about elements of objects that are not arrays. */
   same(a: object, b: object): boolean;
-  /** Whether the hidden class of an object is about its properties at all: else they are in a table of their own. */
+  /** Whether the hidden class of an object tells its properties: else they, or its elements, are in a table of their own. */
   describes(a: object): boolean;
 }
 
 const SOURCE = `({
   same: (function (a, b) { return %HaveSameMap(a, b); }),
-  describes: (function (a) { return %HasFastProperties(a); }),
+  describes: (function (a) { return %HasFastProperties(a) && !%HasDictionaryElements(a); }),
 })`;
 
 let engine: Engine | undefined;
@@ -96,28 +97,50 @@ export function isKnownArray(array: readonly unknown[]): boolean {
   );
 }
 
-/** Views of each kind, by what they call themselves: made when the first of a kind is met. */
-const views = new Map<string, readonly ArrayBufferView[]>();
+/** Views with nothing of their own, by their prototype: made when the first with a prototype is met. */
+const views = new WeakMap<object, readonly ArrayBufferView[]>();
 
 /** Whether a view is known to have no properties beside its elements. */
-export function isKnownView(view: ArrayBufferView, name: string): boolean {
-  let models = views.get(name);
+export function isKnownView(view: ArrayBufferView): boolean {
+  const prototype = Object.getPrototypeOf(view) as object | null;
+  if (prototype === null || engine === undefined) return false;
+  let models = views.get(prototype);
   if (models === undefined) {
-    models = viewsNamed(name);
-    views.set(name, models);
+    models = viewsOf(prototype);
+    views.set(prototype, models);
   }
   for (const model of models) if (isAlike(model, view)) return true;
   return false;
 }
 
 type Resizable = new (length: number, options: { maxByteLength: number }) => ArrayBuffer;
-type ViewClass = new (buffer: ArrayBuffer, offset?: number, length?: number) => ArrayBufferView;
+type ViewClass = new (buffer: ArrayBuffer) => ArrayBufferView;
 
-function viewsNamed(name: string): ArrayBufferView[] {
-  if (name === 'Buffer') {
-    return [Buffer.from(new ArrayBuffer(8)), Object.setPrototypeOf(new Uint8Array(8), Buffer.prototype) as Buffer];
+function viewsOf(prototype: object): ArrayBufferView[] {
+  if (prototype === Buffer.prototype) {
+    return [Buffer.from(new ArrayBuffer(8)), Object.setPrototypeOf(new Uint8Array(8), prototype) as Buffer];
   }
-  const type = (globalThis as unknown as Record<string, ViewClass>)[name];
-  if (type === undefined) return [];
-  return [new type(new ArrayBuffer(8)), new type(new (ArrayBuffer as unknown as Resizable)(8, { maxByteLength: 16 }))];
+  // The runtime's own class makes the view, as one of the program's class, whose code does not run.
+  let at: object | null = prototype;
+  while (at !== null && !isRuntimes(classOf(at))) at = Object.getPrototypeOf(at) as object | null;
+  const type = classOf(prototype);
+  if (at === null || type === undefined) return [];
+  const base = classOf(at) as unknown as ViewClass;
+  return [new ArrayBuffer(8), new (ArrayBuffer as unknown as Resizable)(8, { maxByteLength: 16 })].flatMap((buffer) => {
+    try {
+      const made = Reflect.construct(base, [buffer], type) as ArrayBufferView;
+      return ArrayBuffer.isView(made) && Object.getPrototypeOf(made) === prototype ? [made] : [];
+    } catch {
+      return [];
+    }
+  });
+}
+
+function classOf(prototype: object): CallableFunction | undefined {
+  const type: unknown = Object.getOwnPropertyDescriptor(prototype, 'constructor')?.value;
+  return typeof type === 'function' && type.prototype === prototype ? type : undefined;
+}
+
+function isRuntimes(type: CallableFunction | undefined): boolean {
+  return type !== undefined && isNativeText(type);
 }

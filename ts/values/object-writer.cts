@@ -232,7 +232,7 @@ function extraKeys(value: object, kind: Kind, extensibility: number): (string | 
     case Kind.DomException:
       return [];
     case Kind.View:
-      if (!hasNamedViewProperties(value as ArrayBufferView, viewName(value as ArrayBufferView))) {
+      if (!hasNamedViewProperties(value as ArrayBufferView)) {
         return Object.getOwnPropertySymbols(value);
       }
       return Reflect.ownKeys(value).filter((key) => typeof key === 'symbol' || !isIndex(key));
@@ -367,15 +367,16 @@ function writeMap(out: Writer, map: Map<unknown, unknown>): void {
   out.register(map);
   out.byte(Tag.Map);
   // A getter or a serializer that runs below may change the map: the entries are those of this moment.
-  const entries = [...Map.prototype.entries.call(map)];
-  out.varint(entries.length);
+  const keys = [...Map.prototype.keys.call(map)];
+  const values = [...Map.prototype.values.call(map)];
+  out.varint(keys.length);
   out.path.depth++;
-  for (let i = 0; i < entries.length; i++) {
-    const [key, held] = entries[i] as [unknown, unknown];
+  for (let i = 0; i < keys.length; i++) {
+    const key: unknown = keys[i];
     if (typeof key === 'object' && key !== null) out.path.at(Step.MapKey, undefined, i);
     out.value(key);
     out.path.at(Step.MapValue, key, i);
-    out.value(held);
+    out.likeLast(values[i]);
   }
   out.path.depth--;
 }
@@ -388,7 +389,7 @@ function writeSet(out: Writer, set: Set<unknown>): void {
   out.path.depth++;
   for (let i = 0; i < items.length; i++) {
     out.path.at(Step.SetItem, undefined, i);
-    out.value(items[i]);
+    out.likeLast(items[i]);
   }
   out.path.depth--;
 }

@@ -6,6 +6,7 @@ import { ByteReader } from './byte-reader.cjs';
 import { FLAG_CODE, FLAG_MODULES, PREFIX_LENGTH, SMALL_INT, Tag, VERSION, wellKnownSymbol } from './format.cjs';
 import type { FunctionReader } from './functions/function-reader.cjs';
 import { symbolById } from './identity.cjs';
+import { areFree, makerOf, type ReadShape, readShape } from './read-shapes.cjs';
 import { MalformedHeader, Refusal } from './refusal.cjs';
 
 /** What decode needs beside the header. */
@@ -37,18 +38,11 @@ export function defineReaders(table: { readonly [tag in Tag]?: TagReader }): voi
 /** Stands for an object that is not made yet. */
 const UNMADE = Symbol('unmade');
 
-interface ReadShape {
-  readonly keys: readonly string[];
-  /** Whether assignment makes own properties on an object with this prototype. */
-  prototype: object | null;
-  assignable: boolean;
-}
-
 export class Reader extends ByteReader {
   readonly source: DecodeSource;
   readonly objects: unknown[] = [];
   private readonly shapes: ReadShape[] = [];
-  private readonly waiting = new Map<number, ((value: unknown) => void)[]>();
+  private waiting: Map<number, ((value: unknown) => void)[]> | undefined;
   private readonly buffers: Buffers | undefined;
   private readonly end: number;
   private functionReader: FunctionReader | undefined;
@@ -124,9 +118,9 @@ export class Reader extends ByteReader {
   /** Makes an announced object known, also to the places that wait for it. */
   resolve<T>(id: number, object: T): T {
     this.objects[id] = object;
-    const waiting = this.waiting.get(id);
+    const waiting = this.waiting?.get(id);
     if (waiting !== undefined) {
-      this.waiting.delete(id);
+      this.waiting?.delete(id);
       for (const assign of waiting) assign(object);
     }
     return object;
@@ -146,6 +140,7 @@ export class Reader extends ByteReader {
       const start = this.position++;
       const id = this.varint();
       if (this.objects[id] === UNMADE) {
+        this.waiting ??= new Map();
         const waiting = this.waiting.get(id);
         if (waiting === undefined) this.waiting.set(id, [assign]);
         else waiting.push(assign);
@@ -182,10 +177,7 @@ export class Reader extends ByteReader {
   }
 
   newShape(): object {
-    const length = this.count();
-    const keys: string[] = [];
-    for (let i = 0; i < length; i++) keys.push(this.text());
-    const shape: ReadShape = { keys, prototype: Object.prototype, assignable: areFree(keys, Object.prototype) };
+    const shape = readShape(this);
     this.shapes.push(shape);
     return this.fill(shape);
   }
@@ -197,20 +189,16 @@ export class Reader extends ByteReader {
   }
 
   private fill(shape: ReadShape): object {
-    const object = this.plain();
     const { keys } = shape;
-    if (object.constructor !== Object) {
-      const prototype = Object.getPrototypeOf(object) as object | null;
-      if (prototype !== shape.prototype) {
-        shape.prototype = prototype;
-        shape.assignable = areFree(keys, prototype);
-      }
-    } else if (shape.prototype !== Object.prototype) {
-      shape.prototype = Object.prototype;
-      shape.assignable = areFree(keys, Object.prototype);
-    }
     this.need(keys.length);
-    if (shape.assignable) {
+    const isPlain = this.pending === undefined;
+    if (isPlain) {
+      const make = makerOf(shape);
+      if (make !== undefined) return make(this);
+    }
+    const object = this.plain();
+    const isFree = isPlain ? shape.isFree : areFree(keys, Object.getPrototypeOf(object) as object | null);
+    if (isFree) {
       for (let i = 0; i < keys.length; i++) object[keys[i] as string] = this.value();
     } else {
       for (let i = 0; i < keys.length; i++) define(object, keys[i] as string, this.value());
@@ -244,10 +232,6 @@ export class Reader extends ByteReader {
 /** The part that imports modules, loaded when a header needs it. */
 export function loadImports(): typeof import('./functions/imports.cjs') {
   return require('./functions/imports.cjs') as typeof import('./functions/imports.cjs');
-}
-
-function areFree(keys: readonly string[], prototype: object | null): boolean {
-  return prototype === null || keys.every((key) => !(key in prototype));
 }
 
 /** Makes an own property also where assignment would find a setter, such as `__proto__`. */
@@ -336,5 +320,5 @@ function arrayOf<T>(length: number): T[] {
 
 function readBigInt(reader: Reader): bigint {
   const bytes = reader.raw(reader.count());
-  return bytes.length === 0 ? 0n : BigInt(`0x${bytes.toString('hex')}`);
+  return bytes.length === 0 ? 0n : BigInt(`0x${Buffer.prototype.hexSlice.call(bytes, 0, bytes.length)}`);
 }

@@ -309,7 +309,8 @@ export function build(graph: Graph): Built {
 
 /** Elements of views and characters of strings are not redefined; what exists and is fixed cannot be. */
 function isFixed(object: object, key: string | symbol): boolean {
-  const isNumber = typeof key === 'string' && /^-?\d+$/.test(key);
+  // To a view every text of a number is an index, if one that it does not have.
+  const isNumber = typeof key === 'string' && (String(Number(key)) === key || key === '-0');
   if (isNumber && (object instanceof String || ArrayBuffer.isView(object))) return true;
   // The runtime makes the stack's text from these when it is first asked for it.
   if (object instanceof Error && (key === 'stack' || key === 'name' || key === 'message')) return true;
