@@ -101,6 +101,7 @@ function decodeNow(raw: RawValue): unknown {
     header: raw.header,
     buffers: raw.buffers,
     refs: (index) => refs[index] as ObjectRef,
+    release: native.detachView,
     own: immutable,
   });
 }

@@ -7,7 +7,7 @@ import { MalformedHeader } from './refusal.cjs';
  */
 const WINDOW = 1024;
 const SHORT = 64;
-const { latin1Slice, ucs2Slice } = Buffer.prototype;
+export const { latin1Slice, ucs2Slice } = Buffer.prototype;
 
 /** Reads the primitive encodings with every bound checked. */
 export class ByteReader {

@@ -15,7 +15,7 @@ const LARGE_CAPTURE = 1 << 20;
 export interface Encoded {
   /** A view of scratch: valid until the next call of encode, so its caller copies it at once. */
   header: Uint8Array;
-  /** Out-of-band data in placeholder order: byte ranges of the user's memory. */
+  /** Out-of-band data in placeholder order: byte ranges of the user's memory, and of scratch as the header is. */
   buffers: ArrayBufferView[];
   /** The distinct ObjectRef and handle objects met, in index order. */
   refs: readonly object[];
@@ -116,7 +116,10 @@ export function prepare(header: Uint8Array): Promise<void> | undefined {
 /** Decodes a value. Throws the public SerializationError for bytes that no encoder made. */
 export function decode(source: DecodeSource): unknown {
   try {
-    return new Reader(source).message();
+    const reader = new Reader(source);
+    const value = reader.message();
+    reader.release();
+    return value;
   } catch (error) {
     if (error instanceof Refusal || isStackOverflow(error)) throw publicError(error, '$');
     // Constructors of the runtime throw their own errors for what a writer would not have written.

@@ -2,7 +2,7 @@
 
 import type { Buffers } from './buffer-reader.cjs';
 import { readBuffers } from './buffer-reader.cjs';
-import { ByteReader } from './byte-reader.cjs';
+import { ByteReader, latin1Slice, ucs2Slice } from './byte-reader.cjs';
 import { FLAG_CODE, FLAG_MODULES, PREFIX_LENGTH, SMALL_INT, Tag, VERSION, wellKnownSymbol } from './format.cjs';
 import type { FunctionReader } from './functions/function-reader.cjs';
 import { symbolById } from './identity.cjs';
@@ -16,6 +16,8 @@ export interface DecodeSource {
   buffers: ArrayBuffer[];
   /** Gives the ObjectRef for an index. */
   refs: (index: number) => object;
+  /** Lets go of a buffer that nothing of the value shows. */
+  release?: (buffer: ArrayBuffer) => void;
   /** Applied to each small buffer of the header after copying. */
   own?: (buffer: ArrayBuffer) => ArrayBuffer;
 }
@@ -223,6 +225,28 @@ export class Reader extends ByteReader {
     return this.buffers.view(this.byte(), this.varint());
   }
 
+  longLatin1(): string {
+    const bytes = this.textBytes();
+    return latin1Slice.call(bytes, 0, bytes.length);
+  }
+
+  longUtf16(): string {
+    const bytes = this.textBytes();
+    if (bytes.length % 2 !== 0) throw new MalformedHeader('a text is out of step');
+    return ucs2Slice.call(bytes, 0, bytes.length);
+  }
+
+  private textBytes(): Uint8Array {
+    if (this.buffers === undefined) throw new MalformedHeader('its buffers are missing');
+    return this.buffers.text(this.varint());
+  }
+
+  /** Gives back the memory that only texts came from. */
+  release(): void {
+    const { release } = this.source;
+    if (release !== undefined) this.buffers?.release(release);
+  }
+
   buffer(): ArrayBufferLike {
     if (this.buffers === undefined) throw new MalformedHeader('its buffers are missing');
     return this.buffers.whole(this.varint());
@@ -259,6 +283,8 @@ defineReaders({
   [Tag.Int]: (reader) => reader.zigzag(),
   [Tag.Double]: (reader) => reader.double(),
   [Tag.Utf16]: (reader) => reader.utf16(),
+  [Tag.LongLatin1]: (reader) => reader.longLatin1(),
+  [Tag.LongUtf16]: (reader) => reader.longUtf16(),
   [Tag.BigInt]: readBigInt,
   [Tag.NegativeBigInt]: (reader) => -readBigInt(reader),
   [Tag.BackReference]: (reader) => reader.backReference(),

@@ -6,10 +6,20 @@ import { types } from 'node:util';
 import { BufferTable } from './buffer-table.cjs';
 import { ByteWriter } from './byte-writer.cjs';
 import { isIndex, isOrdinaryArray } from './elements.cjs';
-import { FLAG_CODE, PREFIX_LENGTH, SMALL_INT, Tag, VERSION, WELL_KNOWN_SYMBOLS, wellKnownSymbol } from './format.cjs';
+import {
+  FLAG_CODE,
+  LONG_TEXT,
+  PREFIX_LENGTH,
+  SMALL_INT,
+  Tag,
+  VERSION,
+  WELL_KNOWN_SYMBOLS,
+  wellKnownSymbol,
+} from './format.cjs';
 import type { FunctionWriter } from './functions/function-writer.cjs';
 import { Identities } from './identities.cjs';
 import { symbolId } from './identity.cjs';
+import { LongTexts } from './long-texts.cjs';
 import { writeObject } from './object-writer.cjs';
 import { Path, Step } from './path.cjs';
 import type { Finding } from './refusal.cjs';
@@ -34,6 +44,7 @@ export class Writer extends ByteWriter {
   readonly incomplete = new Set<number>();
   private readonly ids = new Identities();
   private readonly shapes = new ShapeTable();
+  private readonly longTexts = new LongTexts();
   /** Values read from objects that are not written yet. */
   private readonly stack: unknown[] = [];
   private top = 0;
@@ -77,6 +88,7 @@ export class Writer extends ByteWriter {
     this.buffers.clear();
     this.ids.clear();
     this.shapes.end();
+    this.longTexts.clear();
     if (this.incomplete.size > 0) this.incomplete.clear();
     if (this.plainPrototypes.size > 0) this.plainPrototypes.clear();
     this.refs.length = 0;
@@ -117,7 +129,7 @@ export class Writer extends ByteWriter {
   value(value: unknown): void {
     switch (typeof value) {
       case 'string':
-        this.string(value, Tag.Latin1);
+        this.text(value);
         return;
       case 'number':
         this.number(value);
@@ -169,6 +181,22 @@ export class Writer extends ByteWriter {
       this.path.depth = depth;
       this.byte(Tag.Undefined);
     }
+  }
+
+  /** A string that is a value: a long one goes out of band. */
+  private text(value: string): void {
+    if (value.length < LONG_TEXT / 2) this.string(value, Tag.Latin1);
+    else this.longText(value);
+  }
+
+  private longText(value: string): void {
+    const { isWide, bytes } = this.longTexts.write(value);
+    if (bytes.length < LONG_TEXT) {
+      this.string(value, Tag.Latin1);
+      return;
+    }
+    this.byte(isWide ? Tag.LongUtf16 : Tag.LongLatin1);
+    this.varint(this.buffers.add(bytes.buffer, bytes.byteOffset, bytes.length, true));
   }
 
   number(value: number): void {
@@ -396,7 +424,7 @@ export class Writer extends ByteWriter {
     for (let i = 0; i < length; i++) {
       const held = this.stack[base + i];
       if (typeof held === 'string') {
-        this.string(held, Tag.Latin1);
+        this.text(held);
       } else if (typeof held === 'number') {
         this.number(held);
       } else {
@@ -469,7 +497,7 @@ export class Writer extends ByteWriter {
     for (let i = 0; i < length; i++) {
       const element = value[i];
       if (typeof element === 'string') {
-        this.string(element, Tag.Latin1);
+        this.text(element);
         continue;
       }
       path.at(Step.Index, undefined, i);
