@@ -217,7 +217,7 @@ function take(refs: readonly ObjectRef[], handles: number[]): Taken[] {
       views.given = true;
       noteCopies();
       trackRef(ref);
-      noteGiven(value.buffers.reduce((sum, { byteLength }) => sum + byteLength, 0));
+      noteGiven(value.buffers);
     }
     return { value, ref };
   });
