@@ -58,6 +58,8 @@ export function writeObject(out: Writer, value: object): void {
       return;
     }
   }
+  // From here on the program's code may run, and change what was looked at.
+  out.forgetModels();
   if (hooks().isRef(value)) {
     out.handle(value);
     return;
@@ -395,6 +397,8 @@ function writeSet(out: Writer, set: Set<unknown>): void {
 }
 
 function writeError(out: Writer, error: Error, kind: Kind): void {
+  // The text of its stack may be the program's making.
+  out.forgetModels();
   out.byte(Tag.Error);
   const prototype = prototypeOf(error);
   const packageName = prototype === null ? undefined : packageErrorName(prototype);

@@ -12,8 +12,6 @@ export interface ReadShape {
   readonly keys: readonly string[];
   /** The bytes that define it. */
   readonly bytes: Uint8Array;
-  /** Whether assignment makes own properties on an ordinary object. */
-  readonly isFree: boolean;
   /** How often objects of it were read, up to {@link FREQUENT}. */
   uses: number;
   /** Makes and reads such an object: all that it makes have one hidden class. */
@@ -31,6 +29,8 @@ const FREQUENT = 64;
 /** Nor is it made for ever more of them. */
 const MOST_MADE = 1000;
 let made = 0;
+/** Writers make dictionaries of objects with more. */
+const MOST_KEYS = 64;
 
 /** Reads the definition of a shape. */
 export function readShape(reader: ByteReader): ReadShape {
@@ -46,8 +46,8 @@ export function readShape(reader: ByteReader): ReadShape {
   for (let i = 0; i < length; i++) keys.push(reader.text());
   const shape: ReadShape = {
     keys,
-    bytes: bytes.slice(position, reader.position),
-    isFree: areFree(keys, Object.prototype),
+    // A copy: that of a Buffer's own method would be the header's memory, which may be used again.
+    bytes: Uint8Array.prototype.slice.call(bytes, position, reader.position),
     uses: 0,
     make: undefined,
   };
@@ -78,9 +78,11 @@ export function areFree(keys: readonly string[], prototype: object | null): bool
 export function makerOf(shape: ReadShape): ((reader: ValueReader) => object) | undefined {
   if (shape.uses >= FREQUENT) return shape.make;
   shape.uses++;
-  if (shape.uses === FREQUENT && shape.isFree && made < MOST_MADE) {
+  const { keys } = shape;
+  const isWanted = shape.uses === FREQUENT && made < MOST_MADE && keys.length <= MOST_KEYS;
+  if (isWanted && areFree(keys, Object.prototype)) {
     made++;
-    shape.make = compile(shape.keys);
+    shape.make = compile(keys);
   }
   return shape.make;
 }

@@ -193,14 +193,10 @@ export class Reader extends ByteReader {
   private fill(shape: ReadShape): object {
     const { keys } = shape;
     this.need(keys.length);
-    const isPlain = this.pending === undefined;
-    if (isPlain) {
-      const make = makerOf(shape);
-      if (make !== undefined) return make(this);
-    }
+    const make = this.pending === undefined ? makerOf(shape) : undefined;
+    if (make !== undefined) return make(this);
     const object = this.plain();
-    const isFree = isPlain ? shape.isFree : areFree(keys, Object.getPrototypeOf(object) as object | null);
-    if (isFree) {
+    if (areFree(keys, Object.getPrototypeOf(object) as object | null)) {
       for (let i = 0; i < keys.length; i++) object[keys[i] as string] = this.value();
     } else {
       for (let i = 0; i < keys.length; i++) define(object, keys[i] as string, this.value());

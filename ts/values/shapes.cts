@@ -48,8 +48,8 @@ export class Shape {
   }
 
   /**
-   * Lets others be compared with an object that was looked at; returns whether it is the first. Where hardly any two
-   * objects have the same hidden class, as those that a spread made, few are tried.
+   * Lets others be compared with an object that was looked at, if they can be. Where hardly any two objects have the same
+   * hidden class, as those that a spread made, few are tried.
    */
   learn(value: object): boolean {
     const { strangers } = this;
@@ -63,7 +63,7 @@ export class Shape {
     return true;
   }
 
-  /** Lets go of the objects of a message. */
+  /** Lets go of the object that others were compared with. */
   forget(): void {
     this.model = undefined;
   }
@@ -130,8 +130,8 @@ export class ShapeTable {
     if (shape.learn(value)) this.learned.push(shape);
   }
 
-  /** Lets go of the objects of the message. */
-  end(): void {
+  /** Lets go of the objects that were looked at. */
+  forget(): void {
     for (const shape of this.learned) shape.forget();
     this.learned.length = 0;
   }

@@ -87,7 +87,7 @@ export class Writer extends ByteWriter {
     this.path.clear();
     this.buffers.clear();
     this.ids.clear();
-    this.shapes.end();
+    this.forgetModels();
     this.longTexts.clear();
     if (this.incomplete.size > 0) this.incomplete.clear();
     if (this.plainPrototypes.size > 0) this.plainPrototypes.clear();
@@ -152,6 +152,11 @@ export class Writer extends ByteWriter {
         if (this.findings === undefined) this.callableOrSymbol(value as symbol | CallableFunction);
         else this.attempt(() => this.reference(value as symbol));
     }
+  }
+
+  /** Has everything looked at again. */
+  forgetModels(): void {
+    this.shapes.forget();
   }
 
   /** Writes a value that is likely to be like the one before. */
