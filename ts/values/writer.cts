@@ -3,32 +3,20 @@
  * functions and classes.
  */
 import { types } from 'node:util';
-import { BufferTable } from './buffer-table.cjs';
-import { ByteWriter } from './byte-writer.cjs';
 import { isIndex, isOrdinaryArray } from './elements.cjs';
-import {
-  FLAG_CODE,
-  LONG_TEXT,
-  PREFIX_LENGTH,
-  SMALL_INT,
-  Tag,
-  VERSION,
-  WELL_KNOWN_SYMBOLS,
-  wellKnownSymbol,
-} from './format.cjs';
+import { FLAG_CODE, PREFIX_LENGTH, Tag, VERSION, WELL_KNOWN_SYMBOLS, wellKnownSymbol } from './format.cjs';
 import type { FunctionWriter } from './functions/function-writer.cjs';
 import { Identities } from './identities.cjs';
 import { symbolId } from './identity.cjs';
-import { LongTexts } from './long-texts.cjs';
 import { writeObject } from './object-writer.cjs';
 import { Path, Step } from './path.cjs';
 import type { Finding } from './refusal.cjs';
 import { isStackOverflow, Refusal } from './refusal.cjs';
+import { ScalarWriter } from './scalar-writer.cjs';
 import { type Shape, ShapeTable } from './shapes.cjs';
 
-export class Writer extends ByteWriter {
+export class Writer extends ScalarWriter {
   readonly path = new Path('$');
-  readonly buffers = new BufferTable();
   readonly refs: object[] = [];
   readonly seals: object[] = [];
   flags = 0;
@@ -44,7 +32,6 @@ export class Writer extends ByteWriter {
   readonly incomplete = new Set<number>();
   private readonly ids = new Identities();
   private readonly shapes = new ShapeTable();
-  private readonly longTexts = new LongTexts();
   /** Values read from objects that are not written yet. */
   private readonly stack: unknown[] = [];
   private top = 0;
@@ -85,10 +72,9 @@ export class Writer extends ByteWriter {
   end(): void {
     this.functionWriter?.end();
     this.path.clear();
-    this.buffers.clear();
     this.ids.clear();
     this.forgetModels();
-    this.longTexts.clear();
+    this.endScalars();
     if (this.incomplete.size > 0) this.incomplete.clear();
     if (this.plainPrototypes.size > 0) this.plainPrototypes.clear();
     this.refs.length = 0;
@@ -186,46 +172,6 @@ export class Writer extends ByteWriter {
       this.path.depth = depth;
       this.byte(Tag.Undefined);
     }
-  }
-
-  /** A string that is a value: a long one goes out of band. */
-  private text(value: string): void {
-    if (value.length < LONG_TEXT / 2) this.string(value, Tag.Latin1);
-    else this.longText(value);
-  }
-
-  private longText(value: string): void {
-    const { isWide, bytes } = this.longTexts.write(value);
-    if (bytes.length < LONG_TEXT) {
-      this.string(value, Tag.Latin1);
-      return;
-    }
-    this.byte(isWide ? Tag.LongUtf16 : Tag.LongLatin1);
-    this.varint(this.buffers.add(bytes.buffer, bytes.byteOffset, bytes.length, true));
-  }
-
-  number(value: number): void {
-    // -0 is an integer to every operator but Object.is.
-    if ((value | 0) === value && (value !== 0 || 1 / value > 0)) {
-      if (value >= 0 && value < 128) {
-        this.byte(SMALL_INT | value);
-      } else {
-        this.byte(Tag.Int);
-        this.zigzag(value);
-      }
-    } else {
-      this.byte(Tag.Double);
-      this.double(value);
-    }
-  }
-
-  private bigint(value: bigint): void {
-    const negative = value < 0n;
-    let hex = (negative ? -value : value).toString(16);
-    if (hex.length % 2 === 1) hex = `0${hex}`;
-    this.byte(negative ? Tag.NegativeBigInt : Tag.BigInt);
-    this.varint(hex.length / 2);
-    this.raw(Buffer.from(hex, 'hex'));
   }
 
   private callableOrSymbol(value: symbol | CallableFunction): void {
