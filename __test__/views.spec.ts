@@ -1,6 +1,7 @@
 import { randomFillSync } from 'node:crypto';
 import { closeSync, openSync, readSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { constants, PerformanceObserver } from 'node:perf_hooks';
 import { receiveMessageOnPort } from 'node:worker_threads';
 import test from 'ava';
 import {
@@ -178,6 +179,25 @@ test('the same memory is given again while it is held', async (t) => {
   const [a, b] = [await get(ref), await get(ref)];
   t.not(a, b);
   t.is(a.data.buffer, b.data.buffer);
+});
+
+test.serial('a large object that is read again and again costs no garbage collection each time', async (t) => {
+  const { capacity } = await state.memory();
+  using ref = put(new Uint8Array(Math.floor(capacity * 0.3)));
+  const held = await get(ref);
+  let collections = 0;
+  const observer = new PerformanceObserver((list) => {
+    for (const entry of list.getEntries()) {
+      const { kind } = (entry as { detail?: { kind?: number } }).detail ?? {};
+      if (kind === constants.NODE_PERFORMANCE_GC_MAJOR) collections++;
+    }
+  });
+  observer.observe({ entryTypes: ['gc'] });
+  for (let round = 0; round < 50; round++) t.true((await get(ref)).buffer === held.buffer);
+  await new Promise((resolve) => setTimeout(resolve, 10));
+  observer.disconnect();
+  t.true(collections < 25, `${collections} collections`);
+  release(held);
 });
 
 test('release empties what can be emptied, and says so', async (t) => {

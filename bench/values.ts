@@ -83,6 +83,12 @@ await codec(
   1,
 );
 await codec('Map, Set and a cycle', node, 20);
+await codec('Map of 1,000 strings and numbers', new Map(Array.from({ length: 1000 }, (_, i) => [`key ${i}`, i])), 10);
+await codec('Set of 1,000 strings', new Set(Array.from({ length: 1000 }, (_, i) => `item ${i}`)), 10);
+const parent: { name: string; children: object[] } = { name: 'parent', children: [] };
+for (let i = 0; i < 20; i++) parent.children.push({ parent, i });
+await codec('20 objects that refer to their parent', parent, 100);
+await codec('string of 1 MiB', 'abcdefgh'.repeat(2 ** 17), 3);
 
 await init({ numCpus: 1, objectStoreMemory: 4 * GB });
 

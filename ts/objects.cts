@@ -31,6 +31,7 @@ import {
   withEncoded,
 } from './transfer.cjs';
 import type { Draft, GetOptions, PutOptions, Sealed, TypedArray, ValueOf, Values, WaitOptions } from './types.cjs';
+import { bytesOf, rangeOf } from './values/slots.cjs';
 import { noteCopies, takeViolation, views } from './writes.cjs';
 
 /**
@@ -282,7 +283,7 @@ function take(refs: readonly ObjectRef[], handles: number[], mayWait: boolean): 
       views.given = true;
       noteCopies();
       trackRef(ref);
-      noteGiven(value.buffers.reduce((sum, { byteLength }) => sum + byteLength, 0));
+      noteGiven(value.buffers);
     }
     return { value, ref };
   });
@@ -479,9 +480,10 @@ function* buffersIn(value: unknown, seen: Set<object>): Iterable<ArrayBuffer> {
   seen.add(value);
   if (value instanceof ArrayBuffer) yield value;
   else if (ArrayBuffer.isView(value)) {
-    if (value.buffer instanceof ArrayBuffer && !seen.has(value.buffer)) {
-      seen.add(value.buffer);
-      yield value.buffer;
+    const { buffer } = rangeOf(value);
+    if (buffer instanceof ArrayBuffer && !seen.has(buffer)) {
+      seen.add(buffer);
+      yield buffer;
     }
   } else if (value instanceof Map) for (const entry of value) yield* buffersIn(entry, seen);
   else if (Array.isArray(value) || value instanceof Set) for (const item of value) yield* buffersIn(item, seen);
@@ -558,7 +560,7 @@ export async function getRange(
   }
   const value: unknown = await get(ref, options);
   const bytes = ArrayBuffer.isView(value)
-    ? new Uint8Array(value.buffer, value.byteOffset, value.byteLength)
+    ? bytesOf(value)
     : value instanceof ArrayBuffer
       ? new Uint8Array(value)
       : undefined;

@@ -10,6 +10,7 @@ import { allocate } from './objects.cjs';
 import type { Draft, TypedArray } from './types.cjs';
 import { defineOwnClass } from './values/own-classes.cjs';
 import { Refusal } from './values/refusal.cjs';
+import { typedArrayName } from './values/slots.cjs';
 
 /** The array behind each type of elements. */
 export interface TensorArrays {
@@ -49,10 +50,7 @@ const DTYPES = new Map<unknown, DType>(
 );
 
 function dtypeOf(data: unknown): DType | undefined {
-  // A view of bytes says what it is by an accessor of all typed arrays.
-  return ArrayBuffer.isView(data)
-    ? DTYPES.get((data as { [Symbol.toStringTag]?: string })[Symbol.toStringTag])
-    : undefined;
+  return ArrayBuffer.isView(data) ? DTYPES.get(typedArrayName(data)) : undefined;
 }
 
 /** The number of elements of a shape, which is checked. */

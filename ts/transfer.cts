@@ -103,6 +103,7 @@ function decodeNow(raw: RawValue): unknown {
     header: raw.header,
     buffers: raw.buffers,
     refs: (index) => refs[index] as ObjectRef,
+    release: native.detachView,
     own: immutable,
   });
 }
@@ -237,12 +238,19 @@ export function setCapacity(bytes: number): void {
   given = 0;
 }
 
+/** Buffers that were given before and are still alive: giving one again takes no more of the store. */
+const known = new WeakSet<ArrayBuffer>();
+
 /**
- * Notes that views of so many bytes were given to the program. Others may wait for the room that its garbage holds, and
+ * Notes that views of these buffers were given to the program. Others may wait for the room that its garbage holds, and
  * the engine does not hurry for memory that is not its own.
  */
-export function noteGiven(bytes: number): void {
-  given += bytes;
+export function noteGiven(buffers: readonly ArrayBuffer[]): void {
+  for (const buffer of buffers) {
+    if (known.has(buffer)) continue;
+    known.add(buffer);
+    given += buffer.byteLength;
+  }
   if (given < capacity * LOOK_AFTER) return;
   given = 0;
   native.sweepViews();

@@ -1,5 +1,6 @@
 // biome-ignore-all lint/suspicious/noSparseArray: holes are what is tested
 import test from 'ava';
+import { decode } from '../../dist/values/index.cjs';
 import { pack, roundTrip } from './support/peer.js';
 import { difference } from './support/same.js';
 
@@ -23,6 +24,17 @@ const values: Record<string, unknown> = {
   strings: ['', 'a', 'héllo', 'x'.repeat(5000), '日本', '日本'.repeat(3000), 'a'.repeat(39), 'é'.repeat(41)],
   surrogates: ['\ud800', '\udc00x', 'a\ud83d\ude00b', `${'z'.repeat(100)}\ud800`],
   'short strings of every length': Array.from({ length: 30 }, (_, i) => 'abcdefghijklmnopqrstuvwxyz0123'.slice(0, i)),
+  'long strings': [
+    'x'.repeat(300_000),
+    `${'é'.repeat(262_143)}y`,
+    'z'.repeat(262_143),
+    `${'日'.repeat(200_000)}\ud800`,
+    `\udc00${'w'.repeat(131_071)}`,
+    new Map([['k'.repeat(400_000), ['v'.repeat(400_001)]]]),
+  ],
+  'a dictionary with long strings': Object.fromEntries(
+    Array.from({ length: 70 }, (_, i) => [`key ${i}`, i === 40 ? 'x'.repeat(1e6) : i]),
+  ),
   dates: [new Date(0), new Date(8.64e15), new Date(Number.NaN)],
   'regular expressions': [/a(?<n>b)/giu, /\//, Object.assign(/x/g, { lastIndex: 3 })],
   map: new Map<unknown, unknown>([
@@ -146,4 +158,21 @@ test('thousands of shapes do not disturb one another', (t) => {
 test('small values take few bytes', (t) => {
   t.is(pack(5).header.length, 7);
   t.true(pack({ id: 12345, name: 'task-17', ok: true, score: 0.731, tags: ['a', 'bc'] }).header.length < 80);
+});
+
+test('long strings travel beside the header, each once, and let their memory go', (t) => {
+  const value = { narrow: 'n'.repeat(2 ** 20), wide: '日'.repeat(2 ** 20), bytes: new Uint8Array(5000).fill(1) };
+  const { header, buffers } = pack(value);
+  t.true(header.length < 200);
+  t.deepEqual(
+    buffers.map(({ byteLength }) => byteLength).toSorted((a, b) => a - b),
+    [5000, 2 ** 20, 2 ** 21],
+  );
+  const released: number[] = [];
+  const release = (buffer: ArrayBuffer) => released.push(buffer.byteLength);
+  t.deepEqual(decode({ header, buffers, refs: () => ({}), release }), value);
+  t.deepEqual(
+    released.toSorted((a, b) => a - b),
+    [2 ** 20, 2 ** 21],
+  );
 });

@@ -20,6 +20,8 @@ interface Storage {
   /** The bytes in the header, or the buffer beside it. */
   readonly bytes: Uint8Array | ArrayBuffer;
   made: ArrayBufferLike | undefined;
+  /** Texts were made of it, which are copies. */
+  wasText: boolean;
 }
 
 interface Region {
@@ -59,6 +61,24 @@ export class Buffers {
     const type = (globalThis as unknown as Record<string, ViewConstructor | undefined>)[name];
     if (type === undefined) throw new Refusal(`holds a ${name}, which this runtime lacks`, 'Use a newer Node');
     return new type(buffer, offset, length / size);
+  }
+
+  /** The units of a text. */
+  text(index: number): Uint8Array {
+    const { storage, offset, length } = this.region(index);
+    storage.wasText = true;
+    const { bytes } = storage;
+    if (types.isArrayBuffer(bytes)) return new Uint8Array(bytes, offset, length);
+    return bytes.subarray(offset, offset + length);
+  }
+
+  /** Lets go of the buffers that were texts and nothing else. */
+  release(release: (buffer: ArrayBuffer) => void): void {
+    for (const { storage } of this.regions) {
+      const { wasText, made, bytes } = storage;
+      if (wasText && made === undefined && types.isArrayBuffer(bytes)) release(bytes);
+      storage.wasText = false;
+    }
   }
 
   /** The buffer that a region covers. */
@@ -105,7 +125,7 @@ export function readBuffers(reader: ByteReader, source: DecodeSource): Buffers {
     if ((flags & BUFFER_INLINE) !== 0) bytes = reader.raw(length);
     else bytes = source.buffers[outOfBand++];
     if (bytes === undefined || bytes.byteLength !== length) throw new MalformedHeader('a buffer is missing');
-    storages.push({ flags, length, limit, bytes, made: undefined });
+    storages.push({ flags, length, limit, bytes, made: undefined, wasText: false });
   }
   const regions: Region[] = [];
   for (let left = reader.count(3); left > 0; left--) {

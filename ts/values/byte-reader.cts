@@ -1,17 +1,31 @@
 import { Tag } from './format.cjs';
 import { MalformedHeader } from './refusal.cjs';
 
-const CHUNK = 12;
+/**
+ * A call into the runtime costs ten times as much as a part of a string: short strings are parts of a larger one. From 13
+ * units on such a part keeps the whole alive, which is why the whole is not large either.
+ */
+const WINDOW = 1024;
+const SHORT = 64;
+export const { latin1Slice, ucs2Slice } = Buffer.prototype;
 
 /** Reads the primitive encodings with every bound checked. */
 export class ByteReader {
-  readonly bytes: Buffer;
+  readonly bytes: Uint8Array;
   position = 0;
-  private readonly data: DataView;
+  private data: DataView | undefined;
+  /** The bytes from {@link windowStart} on as text, for the short strings among them. */
+  private window = '';
+  private windowStart = 0;
 
   constructor(header: Uint8Array) {
-    this.bytes = Buffer.from(header.buffer, header.byteOffset, header.byteLength);
-    this.data = new DataView(header.buffer, header.byteOffset, header.byteLength);
+    this.bytes = header;
+  }
+
+  private numbers(): DataView {
+    const { bytes } = this;
+    this.data ??= new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    return this.data;
   }
 
   /** Throws unless `length` more bytes are there. */
@@ -58,20 +72,20 @@ export class ByteReader {
 
   double(): number {
     this.need(8);
-    const value = this.data.getFloat64(this.position, true);
+    const value = (this.data ?? this.numbers()).getFloat64(this.position, true);
     this.position += 8;
     return value;
   }
 
   uint32(): number {
     this.need(4);
-    const value = this.data.getUint32(this.position, true);
+    const value = this.numbers().getUint32(this.position, true);
     this.position += 4;
     return value;
   }
 
   /** A view of the next bytes. */
-  raw(length: number): Buffer {
+  raw(length: number): Uint8Array {
     this.need(length);
     const bytes = this.bytes.subarray(this.position, this.position + length);
     this.position += length;
@@ -90,42 +104,20 @@ export class ByteReader {
     const length = this.count();
     const start = this.position;
     this.position += length;
-    return length <= CHUNK ? this.shortLatin1(start, length) : this.bytes.latin1Slice(start, this.position);
-  }
-
-  /** A native call costs more than a dozen characters do. */
-  private shortLatin1(start: number, length: number): string {
-    const b = this.bytes as Uint8Array as { [index: number]: number };
-    const code = String.fromCharCode;
-    const i = start;
-    switch (length) {
-      case 0:
-        return '';
-      case 1:
-        return code(b[i]!);
-      case 2:
-        return code(b[i]!, b[i + 1]!);
-      case 3:
-        return code(b[i]!, b[i + 1]!, b[i + 2]!);
-      case 4:
-        return code(b[i]!, b[i + 1]!, b[i + 2]!, b[i + 3]!);
-      case 5:
-        return code(b[i]!, b[i + 1]!, b[i + 2]!, b[i + 3]!, b[i + 4]!);
-      case 6:
-        return code(b[i]!, b[i + 1]!, b[i + 2]!, b[i + 3]!, b[i + 4]!, b[i + 5]!);
-      case 7:
-        return code(b[i]!, b[i + 1]!, b[i + 2]!, b[i + 3]!, b[i + 4]!, b[i + 5]!, b[i + 6]!);
-      case 8:
-        return code(b[i]!, b[i + 1]!, b[i + 2]!, b[i + 3]!, b[i + 4]!, b[i + 5]!, b[i + 6]!, b[i + 7]!);
-      default:
-        return this.shortLatin1(start, 8) + this.shortLatin1(start + 8, length - 8);
+    if (length >= SHORT) return latin1Slice.call(this.bytes, start, this.position);
+    let from = start - this.windowStart;
+    if (from < 0 || from + length > this.window.length) {
+      this.windowStart = start;
+      this.window = latin1Slice.call(this.bytes, start, Math.min(start + WINDOW, this.bytes.length));
+      from = 0;
     }
+    return this.window.slice(from, from + length);
   }
 
   utf16(): string {
     const length = this.count(2) * 2;
     const start = this.position;
     this.position += length;
-    return this.bytes.ucs2Slice(start, this.position);
+    return ucs2Slice.call(this.bytes, start, this.position);
   }
 }

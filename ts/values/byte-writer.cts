@@ -5,7 +5,8 @@ const INITIAL_LENGTH = 64 * 1024;
 const KEPT_LENGTH = 16 * 1024 * 1024;
 /** Shorter strings are copied by a loop, longer ones natively: the border measured on Node 20. */
 const LOOP_LENGTH = 40;
-const BEYOND_LATIN1 = /[^\u0000-\u00ff]/;
+/** Whether some unit of a text does not fit a byte. */
+export const BEYOND_LATIN1 = /[^\u0000-\u00ff]/;
 
 /** Writes bytes; grows as needed. The backing memory is reused from message to message. */
 export class ByteWriter {
@@ -117,7 +118,8 @@ declare global {
     /** Present on every Node, missing in the published types. */
     latin1Write(text: string, offset?: number, length?: number): number;
     ucs2Write(text: string, offset?: number, length?: number): number;
-    latin1Slice(start: number, end: number): string;
-    ucs2Slice(start: number, end: number): string;
+    latin1Slice(this: Uint8Array, start: number, end: number): string;
+    ucs2Slice(this: Uint8Array, start: number, end: number): string;
+    hexSlice(this: Uint8Array, start: number, end: number): string;
   }
 }

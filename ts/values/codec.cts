@@ -15,15 +15,17 @@ const LARGE_CAPTURE = 1 << 20;
 export interface Encoded {
   /** A view of scratch: valid until the next call of encode, so its caller copies it at once. */
   header: Uint8Array;
-  /** Out-of-band data in placeholder order: byte ranges of the user's memory. */
+  /** Out-of-band data in placeholder order: byte ranges of the user's memory, and of scratch as the header is. */
   buffers: ArrayBufferView[];
   /** The distinct ObjectRef and handle objects met, in index order. */
-  refs: object[];
+  refs: readonly object[];
   /** Drafts met, in order. */
-  seals: object[];
+  seals: readonly object[];
   /** Whether code is inside. */
   functions: boolean;
 }
+
+const NONE: readonly object[] = [];
 
 /** A serializer that a writer calls may encode again: such a call takes another writer. */
 const writers: Writer[] = [];
@@ -45,8 +47,8 @@ export function encode(value: unknown, options?: { root?: string }): Encoded {
     return {
       header: new Uint8Array(writer.bytes.buffer, 0, writer.position),
       buffers,
-      refs: writer.refs.slice(),
-      seals: writer.seals.slice(),
+      refs: writer.refs.length === 0 ? NONE : writer.refs.slice(),
+      seals: writer.seals.length === 0 ? NONE : writer.seals.slice(),
       functions: (writer.flags & FLAG_CODE) !== 0,
     };
   } catch (error) {
@@ -114,7 +116,10 @@ export function prepare(header: Uint8Array): Promise<void> | undefined {
 /** Decodes a value. Throws the public SerializationError for bytes that no encoder made. */
 export function decode(source: DecodeSource): unknown {
   try {
-    return new Reader(source).message();
+    const reader = new Reader(source);
+    const value = reader.message();
+    reader.release();
+    return value;
   } catch (error) {
     if (error instanceof Refusal || isStackOverflow(error)) throw publicError(error, '$');
     // Constructors of the runtime throw their own errors for what a writer would not have written.

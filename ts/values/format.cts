@@ -4,7 +4,7 @@
  */
 
 /** First byte of every header. A reader refuses any other. */
-export const VERSION = 1;
+export const VERSION = 2;
 
 /** version (1), flags (1), offset of the tables (4, little endian; 0 when there are none). */
 export const PREFIX_LENGTH = 6;
@@ -16,6 +16,9 @@ export const FLAG_MODULES = 2;
 
 /** Buffers of this many bytes and more travel beside the header. */
 export const OUT_OF_BAND_MINIMUM = 1024;
+
+/** So do the units of strings of this many bytes and more: beyond what stays inside messages. Measured, see the design. */
+export const LONG_TEXT = 256 * 1024;
 
 /** What a value starts with. Bytes from {@link SMALL_INT} on are the integers 0 to 127 themselves. */
 export enum Tag {
@@ -62,6 +65,9 @@ export enum Tag {
   Own = 0x23,
   /** A vector of Apache Arrow, made by its class from its data. */
   ArrowVector = 0x24,
+  /** A string whose units are a region of a buffer. */
+  LongLatin1 = 0x25,
+  LongUtf16 = 0x26,
 
   Function = 0x30,
   Class = 0x31,

@@ -82,7 +82,8 @@ function ofOtherRealm(prototype: object): Standard | undefined {
   return standard;
 }
 
-function isNativeText(value: CallableFunction): boolean {
+/** Whether a function is the runtime's. */
+export function isNativeText(value: CallableFunction): boolean {
   return /\{\s*\[native code\]\s*\}$/.test(Function.prototype.toString.call(value));
 }
 

@@ -1,7 +1,7 @@
 /** Objects beyond plain ones and arrays: builtin kinds, instances, unusual properties, handles, custom values. */
 import { types } from 'node:util';
 import { type VectorParts, vectorParts } from './arrow.cjs';
-import { hasNamedViewProperties, isIndex } from './elements.cjs';
+import { hasNamedViewProperties, isIndex, unusualKeys } from './elements.cjs';
 import {
   BUFFER_KIND,
   CUSTOM_REGISTERED,
@@ -24,12 +24,22 @@ import {
   VIEW_NAMES,
 } from './format.cjs';
 import { hooks } from './hooks.cjs';
-import { isExotic, isOfKind, Kind, kindOf, localOnly, ownPrototype, standardKind } from './kinds.cjs';
+import { isExotic, isNativeText, isOfKind, Kind, kindOf, localOnly, ownPrototype, standardKind } from './kinds.cjs';
 import { ownParts } from './own-classes.cjs';
 import { Step } from './path.cjs';
 import { Refusal } from './refusal.cjs';
 import { DESERIALIZE, hasSerializers, registeredType, SERIALIZE } from './serializers.cjs';
-import { flagsOf, hrefOf, lengthOf, rangeOf, sourceOf, typedArrayName } from './slots.cjs';
+import {
+  flagsOf,
+  givenKeys,
+  hrefOf,
+  lengthOf,
+  messageOf,
+  nameOf,
+  rangeOf,
+  sourceOf,
+  typedArrayName,
+} from './slots.cjs';
 import type { Writer } from './writer.cjs';
 
 /** Writes an object that the fast paths left. */
@@ -48,6 +58,8 @@ export function writeObject(out: Writer, value: object): void {
       return;
     }
   }
+  // From here on the program's code may run, and change what was looked at.
+  out.forgetModels();
   if (hooks().isRef(value)) {
     out.handle(value);
     return;
@@ -125,24 +137,25 @@ function writeAny(out: Writer, value: object): void {
   writeDecorated(out, value, kind, isPlainKind ? writeKind : writeInstance);
 }
 
-type WriteRecord = (out: Writer, value: object, kind: Kind, isOrdinary: boolean) => void;
+/** Writes the record of an object, without the properties that follow it. */
+type WriteRecord = (out: Writer, value: object, kind: Kind, extras: readonly (string | symbol)[]) => void;
 
 /** A record, with what it does not hold of the object around it. */
 function writeDecorated(out: Writer, value: object, kind: Kind, writeRecord: WriteRecord): void {
-  const extras = extraKeys(value, kind);
   const extensibility = extensibilityOf(value);
+  const extras = extraKeys(value, kind, extensibility);
   if (extras.length === 0 && extensibility === EXTENSIBLE) {
-    writeRecord(out, value, kind, true);
+    writeRecord(out, value, kind, extras);
     return;
   }
   out.byte(Tag.Extras);
-  writeRecord(out, value, kind, extras.length === 0);
+  writeRecord(out, value, kind, extras);
   writeProperties(out, value, extras);
   out.byte(extensibility);
 }
 
 /** An object whose prototype is not that of its kind. */
-function writeInstance(out: Writer, value: object, kind: Kind, isOrdinary: boolean): void {
+function writeInstance(out: Writer, value: object, kind: Kind, extras: readonly (string | symbol)[]): void {
   const prototype = prototypeOf(value);
   const privates = prototype === null ? undefined : out.functions.checkPrototype(value, prototype);
   out.byte(privates === undefined ? Tag.Instance : Tag.PrivateInstance);
@@ -154,7 +167,7 @@ function writeInstance(out: Writer, value: object, kind: Kind, isOrdinary: boole
   out.path.depth--;
   // The prototype may hold the instance: then its record stands there already.
   if (out.backReference(value)) return;
-  writeKind(out, value, kind, isOrdinary);
+  writeKind(out, value, kind, extras);
   if (privates !== undefined) out.functions.writePrivateFields(value, privates);
 }
 
@@ -207,21 +220,21 @@ function viewName(view: ArrayBufferView): string {
 }
 
 /** The own keys that the record of the kind does not hold. */
-function extraKeys(value: object, kind: Kind): (string | symbol)[] {
+function extraKeys(value: object, kind: Kind, extensibility: number): (string | symbol)[] {
   switch (kind) {
     case Kind.Plain: {
       const keys = Reflect.ownKeys(value);
       return keys.every((key) => typeof key === 'string' && hasOrdinary(value, key)) ? [] : keys;
     }
     case Kind.Array:
-      return Reflect.ownKeys(value).filter((key) => key !== 'length' && (typeof key === 'symbol' || !isIndex(key)));
+      return unusualKeys(value as unknown[], extensibility);
     case Kind.RegExp:
       return Reflect.ownKeys(value).filter((key) => key !== 'lastIndex');
     case Kind.Error:
     case Kind.DomException:
       return [];
     case Kind.View:
-      if (!hasNamedViewProperties(value as ArrayBufferView, viewName(value as ArrayBufferView))) {
+      if (!hasNamedViewProperties(value as ArrayBufferView)) {
         return Object.getOwnPropertySymbols(value);
       }
       return Reflect.ownKeys(value).filter((key) => typeof key === 'symbol' || !isIndex(key));
@@ -231,8 +244,7 @@ function extraKeys(value: object, kind: Kind): (string | symbol)[] {
       );
     case Kind.Url:
     case Kind.UrlSearchParams:
-      // Node 20 keeps their state in symbols of its own.
-      return Reflect.ownKeys(value).filter((key) => typeof key === 'string');
+      return givenKeys(value);
     default:
       return Reflect.ownKeys(value);
   }
@@ -256,7 +268,7 @@ export function writeProperties(out: Writer, value: object, keys: readonly (stri
   out.varint(keys.length);
   out.path.depth++;
   for (const key of keys) {
-    const property = Object.getOwnPropertyDescriptor(value, key) as PropertyDescriptor;
+    const property = propertyOf(value, key) as PropertyDescriptor;
     out.path.at(Step.Property, key);
     out.byte(
       (property.enumerable ? PROPERTY_ENUMERABLE : 0) |
@@ -279,13 +291,15 @@ function held(out: Writer, holder: object, value: unknown): void {
 }
 
 /** The record of a kind; takes the identity. A plain object's properties are all extras, or all ordinary. */
-function writeKind(out: Writer, value: object, kind: Kind, isOrdinary: boolean): void {
+function writeKind(out: Writer, value: object, kind: Kind, extras: readonly (string | symbol)[]): void {
   switch (kind) {
     case Kind.Plain:
-      out.ordinary(value as Record<string, unknown>, isOrdinary ? Object.getOwnPropertyNames(value) : []);
+      out.ordinary(value as Record<string, unknown>, extras.length === 0 ? Object.getOwnPropertyNames(value) : []);
       return;
     case Kind.Array:
-      out.array(value as unknown[]);
+      if (extras.some((key) => typeof key === 'string' && isIndex(key)))
+        out.sparse(value as unknown[], new Set(extras));
+      else out.array(value as unknown[]);
       return;
     case Kind.Map:
       writeMap(out, value as Map<unknown, unknown>);
@@ -355,15 +369,16 @@ function writeMap(out: Writer, map: Map<unknown, unknown>): void {
   out.register(map);
   out.byte(Tag.Map);
   // A getter or a serializer that runs below may change the map: the entries are those of this moment.
-  const entries = [...Map.prototype.entries.call(map)];
-  out.varint(entries.length);
+  const keys = [...Map.prototype.keys.call(map)];
+  const values = [...Map.prototype.values.call(map)];
+  out.varint(keys.length);
   out.path.depth++;
-  for (let i = 0; i < entries.length; i++) {
-    const [key, held] = entries[i] as [unknown, unknown];
+  for (let i = 0; i < keys.length; i++) {
+    const key: unknown = keys[i];
     if (typeof key === 'object' && key !== null) out.path.at(Step.MapKey, undefined, i);
     out.value(key);
     out.path.at(Step.MapValue, key, i);
-    out.value(held);
+    out.likeLast(values[i]);
   }
   out.path.depth--;
 }
@@ -376,30 +391,50 @@ function writeSet(out: Writer, set: Set<unknown>): void {
   out.path.depth++;
   for (let i = 0; i < items.length; i++) {
     out.path.at(Step.SetItem, undefined, i);
-    out.value(items[i]);
+    out.likeLast(items[i]);
   }
   out.path.depth--;
 }
 
 function writeError(out: Writer, error: Error, kind: Kind): void {
+  // The text of its stack may be the program's making.
+  out.forgetModels();
   out.byte(Tag.Error);
   const prototype = prototypeOf(error);
   const packageName = prototype === null ? undefined : packageErrorName(prototype);
   if (kind === Kind.DomException) {
     out.byte(DOM_EXCEPTION);
-    out.string(error.message, Tag.Latin1);
-    out.string(error.name, Tag.Latin1);
+    out.string(messageOf.call(error), Tag.Latin1);
+    out.string(nameOf.call(error), Tag.Latin1);
   } else if (packageName !== undefined) {
     out.byte(NAMED_ERROR);
     out.string(packageName, Tag.Latin1);
   } else {
     out.byte((prototype === null ? undefined : errorCode(prototype)) ?? 0);
   }
-  // Data on Node 20, an accessor of the runtime's later: either way it travels as text.
-  const stack: unknown = Object.hasOwn(error, 'stack') ? error.stack : undefined;
-  out.value(typeof stack === 'string' ? stack : undefined);
-  const keys = Reflect.ownKeys(error).filter((key) => key !== 'stack');
-  writeProperties(out, error, kind === Kind.DomException ? keys.filter((key) => typeof key === 'string') : keys);
+  const stack = stackOf(error);
+  out.value(stack);
+  writeProperties(
+    out,
+    error,
+    stack === undefined ? givenKeys(error) : givenKeys(error).filter((key) => key !== 'stack'),
+  );
+}
+
+/** The stack of an error as text, when nobody made another property of it. */
+function stackOf(error: Error): string | undefined {
+  const property = propertyOf(error, 'stack');
+  const isUsual = property?.writable === true && property.configurable === true && property.enumerable === false;
+  return isUsual && typeof property.value === 'string' ? property.value : undefined;
+}
+
+/** An own property. The stack of an error is data on Node 20 and the runtime's accessor later: data here. */
+function propertyOf(value: object, key: string | symbol): PropertyDescriptor | undefined {
+  const property = Object.getOwnPropertyDescriptor(value, key);
+  if (key !== 'stack' || property?.get === undefined || !isNativeText(property.get)) return property;
+  if (!types.isNativeError(value) && !(value instanceof DOMException)) return property;
+  const { enumerable, configurable } = property as { enumerable: boolean; configurable: boolean };
+  return { value: value.stack, writable: true, enumerable, configurable };
 }
 
 function writeView(out: Writer, view: ArrayBufferView): void {

@@ -2,10 +2,11 @@
 
 import type { Buffers } from './buffer-reader.cjs';
 import { readBuffers } from './buffer-reader.cjs';
-import { ByteReader } from './byte-reader.cjs';
+import { ByteReader, latin1Slice, ucs2Slice } from './byte-reader.cjs';
 import { FLAG_CODE, FLAG_MODULES, PREFIX_LENGTH, SMALL_INT, Tag, VERSION, wellKnownSymbol } from './format.cjs';
 import type { FunctionReader } from './functions/function-reader.cjs';
 import { symbolById } from './identity.cjs';
+import { areFree, makerOf, type ReadShape, readShape } from './read-shapes.cjs';
 import { MalformedHeader, Refusal } from './refusal.cjs';
 
 /** What decode needs beside the header. */
@@ -15,6 +16,8 @@ export interface DecodeSource {
   buffers: ArrayBuffer[];
   /** Gives the ObjectRef for an index. */
   refs: (index: number) => object;
+  /** Lets go of a buffer that nothing of the value shows. */
+  release?: (buffer: ArrayBuffer) => void;
   /** Applied to each small buffer of the header after copying. */
   own?: (buffer: ArrayBuffer) => ArrayBuffer;
 }
@@ -37,18 +40,11 @@ export function defineReaders(table: { readonly [tag in Tag]?: TagReader }): voi
 /** Stands for an object that is not made yet. */
 const UNMADE = Symbol('unmade');
 
-interface ReadShape {
-  readonly keys: readonly string[];
-  /** Whether assignment makes own properties on an object with this prototype. */
-  prototype: object | null;
-  assignable: boolean;
-}
-
 export class Reader extends ByteReader {
   readonly source: DecodeSource;
   readonly objects: unknown[] = [];
   private readonly shapes: ReadShape[] = [];
-  private readonly waiting = new Map<number, ((value: unknown) => void)[]>();
+  private waiting: Map<number, ((value: unknown) => void)[]> | undefined;
   private readonly buffers: Buffers | undefined;
   private readonly end: number;
   private functionReader: FunctionReader | undefined;
@@ -124,9 +120,9 @@ export class Reader extends ByteReader {
   /** Makes an announced object known, also to the places that wait for it. */
   resolve<T>(id: number, object: T): T {
     this.objects[id] = object;
-    const waiting = this.waiting.get(id);
+    const waiting = this.waiting?.get(id);
     if (waiting !== undefined) {
-      this.waiting.delete(id);
+      this.waiting?.delete(id);
       for (const assign of waiting) assign(object);
     }
     return object;
@@ -146,6 +142,7 @@ export class Reader extends ByteReader {
       const start = this.position++;
       const id = this.varint();
       if (this.objects[id] === UNMADE) {
+        this.waiting ??= new Map();
         const waiting = this.waiting.get(id);
         if (waiting === undefined) this.waiting.set(id, [assign]);
         else waiting.push(assign);
@@ -182,10 +179,7 @@ export class Reader extends ByteReader {
   }
 
   newShape(): object {
-    const length = this.count();
-    const keys: string[] = [];
-    for (let i = 0; i < length; i++) keys.push(this.text());
-    const shape: ReadShape = { keys, prototype: Object.prototype, assignable: areFree(keys, Object.prototype) };
+    const shape = readShape(this);
     this.shapes.push(shape);
     return this.fill(shape);
   }
@@ -197,20 +191,12 @@ export class Reader extends ByteReader {
   }
 
   private fill(shape: ReadShape): object {
-    const object = this.plain();
     const { keys } = shape;
-    if (object.constructor !== Object) {
-      const prototype = Object.getPrototypeOf(object) as object | null;
-      if (prototype !== shape.prototype) {
-        shape.prototype = prototype;
-        shape.assignable = areFree(keys, prototype);
-      }
-    } else if (shape.prototype !== Object.prototype) {
-      shape.prototype = Object.prototype;
-      shape.assignable = areFree(keys, Object.prototype);
-    }
     this.need(keys.length);
-    if (shape.assignable) {
+    const make = this.pending === undefined ? makerOf(shape) : undefined;
+    if (make !== undefined) return make(this);
+    const object = this.plain();
+    if (areFree(keys, Object.getPrototypeOf(object) as object | null)) {
       for (let i = 0; i < keys.length; i++) object[keys[i] as string] = this.value();
     } else {
       for (let i = 0; i < keys.length; i++) define(object, keys[i] as string, this.value());
@@ -235,6 +221,28 @@ export class Reader extends ByteReader {
     return this.buffers.view(this.byte(), this.varint());
   }
 
+  longLatin1(): string {
+    const bytes = this.textBytes();
+    return latin1Slice.call(bytes, 0, bytes.length);
+  }
+
+  longUtf16(): string {
+    const bytes = this.textBytes();
+    if (bytes.length % 2 !== 0) throw new MalformedHeader('a text is out of step');
+    return ucs2Slice.call(bytes, 0, bytes.length);
+  }
+
+  private textBytes(): Uint8Array {
+    if (this.buffers === undefined) throw new MalformedHeader('its buffers are missing');
+    return this.buffers.text(this.varint());
+  }
+
+  /** Gives back the memory that only texts came from. */
+  release(): void {
+    const { release } = this.source;
+    if (release !== undefined) this.buffers?.release(release);
+  }
+
   buffer(): ArrayBufferLike {
     if (this.buffers === undefined) throw new MalformedHeader('its buffers are missing');
     return this.buffers.whole(this.varint());
@@ -244,10 +252,6 @@ export class Reader extends ByteReader {
 /** The part that imports modules, loaded when a header needs it. */
 export function loadImports(): typeof import('./functions/imports.cjs') {
   return require('./functions/imports.cjs') as typeof import('./functions/imports.cjs');
-}
-
-function areFree(keys: readonly string[], prototype: object | null): boolean {
-  return prototype === null || keys.every((key) => !(key in prototype));
 }
 
 /** Makes an own property also where assignment would find a setter, such as `__proto__`. */
@@ -275,6 +279,8 @@ defineReaders({
   [Tag.Int]: (reader) => reader.zigzag(),
   [Tag.Double]: (reader) => reader.double(),
   [Tag.Utf16]: (reader) => reader.utf16(),
+  [Tag.LongLatin1]: (reader) => reader.longLatin1(),
+  [Tag.LongUtf16]: (reader) => reader.longUtf16(),
   [Tag.BigInt]: readBigInt,
   [Tag.NegativeBigInt]: (reader) => -readBigInt(reader),
   [Tag.BackReference]: (reader) => reader.backReference(),
@@ -336,5 +342,5 @@ function arrayOf<T>(length: number): T[] {
 
 function readBigInt(reader: Reader): bigint {
   const bytes = reader.raw(reader.count());
-  return bytes.length === 0 ? 0n : BigInt(`0x${bytes.toString('hex')}`);
+  return bytes.length === 0 ? 0n : BigInt(`0x${Buffer.prototype.hexSlice.call(bytes, 0, bytes.length)}`);
 }

@@ -47,6 +47,12 @@ export function rangeOf(view: ArrayBufferView): { buffer: ArrayBufferLike; byteO
   return { buffer: buffer.call(view), byteOffset: byteOffset.call(view), byteLength: byteLength.call(view) };
 }
 
+/** The bytes that a view shows. */
+export function bytesOf(view: ArrayBufferView): Uint8Array {
+  const { buffer, byteOffset, byteLength } = rangeOf(view);
+  return new Uint8Array(buffer, byteOffset, byteLength);
+}
+
 const bufferLength = getter<number>(ArrayBuffer.prototype, 'byteLength');
 const sharedLength = getter<number>(SharedArrayBuffer.prototype, 'byteLength');
 // Node 20 has them; the types of ES2022 do not.
@@ -89,4 +95,17 @@ export function flagsOf(value: RegExp): string {
   let flags = '';
   for (const { flag, get } of FLAGS) if (get.call(value)) flags += flag;
   return flags;
+}
+
+export const messageOf = getter<string>(DOMException.prototype, 'message');
+export const nameOf = getter<string>(DOMException.prototype, 'name');
+
+/** Where the runtime keeps the state of its own classes: symbols that are not the program's. */
+const STATE = new Set<string | symbol>(
+  [new DOMException(), new URL('a:b'), new URLSearchParams()].flatMap((fresh) => Object.getOwnPropertySymbols(fresh)),
+);
+
+/** The own keys of an object of such a class that the program gave it. */
+export function givenKeys(value: object): (string | symbol)[] {
+  return Reflect.ownKeys(value).filter((key) => !STATE.has(key));
 }

@@ -3,21 +3,20 @@
  * functions and classes.
  */
 import { types } from 'node:util';
-import { BufferTable } from './buffer-table.cjs';
-import { ByteWriter } from './byte-writer.cjs';
-import { hasNamedProperties, isIndex } from './elements.cjs';
-import { FLAG_CODE, PREFIX_LENGTH, SMALL_INT, Tag, VERSION, WELL_KNOWN_SYMBOLS, wellKnownSymbol } from './format.cjs';
+import { isIndex, isOrdinaryArray } from './elements.cjs';
+import { FLAG_CODE, PREFIX_LENGTH, Tag, VERSION, WELL_KNOWN_SYMBOLS, wellKnownSymbol } from './format.cjs';
 import type { FunctionWriter } from './functions/function-writer.cjs';
+import { Identities } from './identities.cjs';
 import { symbolId } from './identity.cjs';
 import { writeObject } from './object-writer.cjs';
 import { Path, Step } from './path.cjs';
 import type { Finding } from './refusal.cjs';
 import { isStackOverflow, Refusal } from './refusal.cjs';
-import { ShapeTable } from './shapes.cjs';
+import { ScalarWriter } from './scalar-writer.cjs';
+import { type Shape, ShapeTable } from './shapes.cjs';
 
-export class Writer extends ByteWriter {
+export class Writer extends ScalarWriter {
   readonly path = new Path('$');
-  readonly buffers = new BufferTable();
   readonly refs: object[] = [];
   readonly seals: object[] = [];
   flags = 0;
@@ -31,11 +30,15 @@ export class Writer extends ByteWriter {
   readonly plainPrototypes = new Set<object>();
   /** Identities whose objects the reader cannot have made yet. */
   readonly incomplete = new Set<number>();
-  private readonly ids = new Map<object | symbol, number>();
+  private readonly ids = new Identities();
   private readonly shapes = new ShapeTable();
   /** Values read from objects that are not written yet. */
   private readonly stack: unknown[] = [];
   private top = 0;
+  /** The likely shape of the object that is written next, or of the elements of the list that is. */
+  private hint: Shape | undefined;
+  /** The shape of what was written last, in the same sense. */
+  private last: Shape | undefined;
   private functionWriter: FunctionWriter | undefined;
 
   /** Starts a message. */
@@ -45,8 +48,9 @@ export class Writer extends ByteWriter {
     this.shapes.begin();
     this.position = 0;
     this.reserve(PREFIX_LENGTH);
-    this.bytes.fill(0, 0, PREFIX_LENGTH);
-    this.bytes[0] = VERSION;
+    const { bytes } = this;
+    bytes[0] = VERSION;
+    for (let i = 1; i < PREFIX_LENGTH; i++) bytes[i] = 0;
     this.position = PREFIX_LENGTH;
   }
 
@@ -68,15 +72,18 @@ export class Writer extends ByteWriter {
   end(): void {
     this.functionWriter?.end();
     this.path.clear();
-    this.buffers.clear();
     this.ids.clear();
-    this.incomplete.clear();
-    this.plainPrototypes.clear();
+    this.forgetModels();
+    this.endScalars();
+    if (this.incomplete.size > 0) this.incomplete.clear();
+    if (this.plainPrototypes.size > 0) this.plainPrototypes.clear();
     this.refs.length = 0;
     this.seals.length = 0;
     this.stack.length = 0;
     this.top = 0;
     this.flags = 0;
+    this.hint = undefined;
+    this.last = undefined;
     this.holder = undefined;
     this.functionWriter = undefined;
     this.findings = undefined;
@@ -108,7 +115,7 @@ export class Writer extends ByteWriter {
   value(value: unknown): void {
     switch (typeof value) {
       case 'string':
-        this.string(value, Tag.Latin1);
+        this.text(value);
         return;
       case 'number':
         this.number(value);
@@ -133,6 +140,17 @@ export class Writer extends ByteWriter {
     }
   }
 
+  /** Has everything looked at again. */
+  forgetModels(): void {
+    this.shapes.forget();
+  }
+
+  /** Writes a value that is likely to be like the one before. */
+  likeLast(value: unknown): void {
+    this.hint = this.last;
+    this.value(value);
+  }
+
   private reference(value: object | symbol): void {
     if (typeof value === 'object') this.object(value);
     else this.callableOrSymbol(value as symbol | CallableFunction);
@@ -154,30 +172,6 @@ export class Writer extends ByteWriter {
       this.path.depth = depth;
       this.byte(Tag.Undefined);
     }
-  }
-
-  number(value: number): void {
-    // -0 is an integer to every operator but Object.is.
-    if ((value | 0) === value && (value !== 0 || 1 / value > 0)) {
-      if (value >= 0 && value < 128) {
-        this.byte(SMALL_INT | value);
-      } else {
-        this.byte(Tag.Int);
-        this.zigzag(value);
-      }
-    } else {
-      this.byte(Tag.Double);
-      this.double(value);
-    }
-  }
-
-  private bigint(value: bigint): void {
-    const negative = value < 0n;
-    let hex = (negative ? -value : value).toString(16);
-    if (hex.length % 2 === 1) hex = `0${hex}`;
-    this.byte(negative ? Tag.NegativeBigInt : Tag.BigInt);
-    this.varint(hex.length / 2);
-    this.raw(Buffer.from(hex, 'hex'));
   }
 
   private callableOrSymbol(value: symbol | CallableFunction): void {
@@ -221,7 +215,7 @@ export class Writer extends ByteWriter {
 
   /** Writes a reference to what the message holds already. */
   backReference(value: object | symbol): boolean {
-    const id = this.ids.get(value);
+    const id = this.ids.find(value);
     if (id === undefined) return false;
     if (this.incomplete.size > 0 && this.incomplete.has(id)) {
       throw new Refusal('is part of a cycle through what it is made from', 'Break the cycle in the serializer');
@@ -233,7 +227,7 @@ export class Writer extends ByteWriter {
 
   /** Writes a value into a place that the reader can fill in later. */
   slot(value: unknown): void {
-    const id = this.incomplete.size > 0 ? this.ids.get(value as object) : undefined;
+    const id = this.incomplete.size > 0 ? this.ids.find(value as object) : undefined;
     if (id === undefined) {
       this.value(value);
     } else {
@@ -244,56 +238,113 @@ export class Writer extends ByteWriter {
 
   /** Gives the next identity to `value`; the reader counts the same way. */
   register(value: object | symbol): number {
-    const id = this.ids.size;
-    this.ids.set(value, id);
-    return id;
+    return this.ids.add(value);
   }
 
   /** The identity that `value` has in this message. */
   identity(value: object | symbol): number | undefined {
-    return this.ids.get(value);
+    return this.ids.find(value);
   }
 
   private object(value: object): void {
-    if (this.backReference(value)) return;
+    const { hint } = this;
+    if (hint?.isOf(value)) {
+      this.shaped(value as Record<string, unknown>, hint);
+      return;
+    }
     if (!types.isProxy(value)) {
       const prototype = Object.getPrototypeOf(value) as object | null;
       if (prototype === Object.prototype) {
         this.plain(value as Record<string, unknown>);
         return;
       }
-      if (prototype === Array.prototype && Array.isArray(value) && !hasNamedProperties(value)) {
-        this.array(value);
+      if (prototype === Array.prototype && Array.isArray(value) && isOrdinaryArray(value)) {
+        this.hint = hint;
+        if (this.enter(value)) this.elements(value);
         return;
       }
     }
+    this.other(value);
+  }
+
+  /** An object that is not of the commonest kinds. */
+  private other(value: object): void {
+    this.last = undefined;
+    if (this.backReference(value)) return;
     writeObject(this, value);
+    this.last = undefined;
+  }
+
+  /** Gives an object its identity; writes a reference, and returns false, when it has one. */
+  private enter(value: object): boolean {
+    return this.ids.enter(value) || !this.backReference(value);
   }
 
   /** An object with Object.prototype; whatever is unusual about it takes the long way. */
   private plain(value: Record<string, unknown>): void {
     const keys = Object.getOwnPropertyNames(value);
-    const length = keys.length;
-    const base = this.top;
-    const stack = this.stack;
-    let calls = length === 0;
-    let simple = Object.isExtensible(value) && Object.getOwnPropertySymbols(value).length === 0;
-    for (let i = 0; simple && i < length; i++) {
-      const property = Object.getOwnPropertyDescriptor(value, keys[i] as string) as PropertyDescriptor;
-      simple = property.writable === true && property.enumerable === true && property.configurable === true;
-      const held: unknown = property.value;
-      if (typeof held === 'function') calls = true;
-      stack[base + i] = held;
-    }
-    // Namespaces of builtins and packages hold functions; no data object needs the look-up.
-    if (!simple || calls) {
-      writeObject(this, value);
+    const shape = this.shapes.find(keys);
+    if (shape?.isOf(value)) {
+      this.shaped(value, shape);
       return;
     }
-    this.top = base + length;
-    this.register(value);
-    this.properties(value, keys, base);
+    const base = this.examine(value, keys);
+    if (base < 0) {
+      this.other(value);
+      return;
+    }
+    if (shape !== undefined) this.shapes.learn(shape, value);
+    if (this.enter(value)) {
+      if (shape === undefined) this.dictionary(value, keys, base);
+      else this.record(value, shape, base);
+    }
     this.top = base;
+    this.last = shape;
+  }
+
+  /** Like {@link Writer.take}, of an object whose properties may be unusual: then nothing is taken. */
+  private examine(value: object, keys: readonly string[]): number {
+    const { stack, top } = this;
+    const { length } = keys;
+    if (length === 0 || !Object.isExtensible(value) || Object.getOwnPropertySymbols(value).length > 0) return -1;
+    for (let i = 0; i < length; i++) {
+      const property = Object.getOwnPropertyDescriptor(value, keys[i] as string) as PropertyDescriptor;
+      if (!property.writable || !property.enumerable || !property.configurable) return -1;
+      const held: unknown = property.value;
+      if (typeof held === 'function') return -1;
+      stack[top + i] = held;
+    }
+    this.top = top + length;
+    return top;
+  }
+
+  /**
+   * Reads the properties of an object onto the stack, before anything that runs may change them; returns where they
+   * begin. Where a function is among them nothing is taken: namespaces of builtins and packages hold functions, no data
+   * object needs the look-up.
+   */
+  private take(value: Record<string, unknown>, keys: readonly string[]): number {
+    const { stack, top } = this;
+    const { length } = keys;
+    for (let i = 0; i < length; i++) {
+      const held = value[keys[i] as string];
+      if (typeof held === 'function') return -1;
+      stack[top + i] = held;
+    }
+    this.top = top + length;
+    return top;
+  }
+
+  /** An object that has the keys of a shape, all of them ordinary. */
+  private shaped(value: Record<string, unknown>, shape: Shape): void {
+    const base = this.take(value, shape.keys);
+    if (base < 0) {
+      this.other(value);
+      return;
+    }
+    if (this.enter(value)) this.record(value, shape, base);
+    this.top = base;
+    this.last = shape;
   }
 
   /** The record of an object whose properties are all ordinary: own enumerable strings, in order. */
@@ -302,19 +353,18 @@ export class Writer extends ByteWriter {
     for (let i = 0; i < keys.length; i++) this.stack[base + i] = value[keys[i] as string];
     this.top = base + keys.length;
     this.register(value);
-    this.properties(value, keys, base);
+    const shape = this.shapes.find(keys);
+    if (shape === undefined) this.dictionary(value, keys, base);
+    else this.record(value, shape, base);
     this.top = base;
   }
 
-  private properties(value: object, keys: readonly string[], base: number): void {
-    const length = keys.length;
-    const shape = this.shapes.find(keys);
-    const path = this.path;
+  private record(value: object, shape: Shape, base: number): void {
+    const { keys, hints } = shape;
+    const { length } = keys;
+    const { path } = this;
     path.depth++;
-    if (shape === undefined) {
-      this.byte(Tag.Dictionary);
-      this.varint(length);
-    } else if (this.shapes.isDefined(shape)) {
+    if (this.shapes.isDefined(shape)) {
       this.byte(Tag.Shaped);
       this.varint(shape.id);
     } else {
@@ -323,19 +373,50 @@ export class Writer extends ByteWriter {
       for (let i = 0; i < length; i++) this.string(keys[i] as string, Tag.Latin1);
     }
     for (let i = 0; i < length; i++) {
-      const key = keys[i] as string;
-      if (shape === undefined) this.string(key, Tag.Latin1);
-      path.at(Step.Property, key);
       const held = this.stack[base + i];
-      if (typeof held === 'function') this.holder = value;
-      this.value(held);
+      if (typeof held === 'string') {
+        this.text(held);
+      } else if (typeof held === 'number') {
+        this.number(held);
+      } else {
+        path.at(Step.Property, keys[i]);
+        if (typeof held === 'function') this.holder = value;
+        this.hint = hints[i];
+        this.value(held);
+        if (typeof held === 'object' && held !== null) hints[i] = this.last;
+      }
     }
     path.depth--;
   }
 
-  /** The record of an array's elements. */
+  private dictionary(value: object, keys: readonly string[], base: number): void {
+    const { length } = keys;
+    const { path } = this;
+    path.depth++;
+    this.byte(Tag.Dictionary);
+    this.varint(length);
+    this.hint = undefined;
+    for (let i = 0; i < length; i++) {
+      const key = keys[i] as string;
+      this.string(key, Tag.Latin1);
+      path.at(Step.Property, key);
+      const held = this.stack[base + i];
+      if (typeof held === 'function') this.holder = value;
+      this.value(held);
+      this.hint = this.last;
+    }
+    path.depth--;
+  }
+
+  /** The record of an array; takes the identity. */
   array(value: readonly unknown[]): void {
+    this.hint = undefined;
     this.register(value);
+    this.elements(value);
+  }
+
+  /** The record of the elements of an array that has its identity. */
+  private elements(value: readonly unknown[]): void {
     const length = value.length;
     let numbers = length > 0;
     let integers = true;
@@ -346,16 +427,13 @@ export class Writer extends ByteWriter {
       } else {
         numbers = false;
         if (element === undefined && !Object.hasOwn(value, i)) {
-          this.sparse(value);
+          this.holes(value);
           return;
         }
       }
     }
     if (numbers && !integers) {
-      this.byte(Tag.Doubles);
-      this.varint(length);
-      this.reserve(length * 8);
-      for (let i = 0; i < length; i++) this.double(value[i] as number);
+      this.doubles(value as readonly number[]);
       return;
     }
     this.byte(Tag.Array);
@@ -364,24 +442,48 @@ export class Writer extends ByteWriter {
       for (let i = 0; i < length; i++) this.number(value[i] as number);
       return;
     }
-    const path = this.path;
+    const { path } = this;
     path.depth++;
+    let shape = this.hint;
     for (let i = 0; i < length; i++) {
-      path.at(Step.Index, undefined, i);
       const element = value[i];
+      if (typeof element === 'string') {
+        this.text(element);
+        continue;
+      }
+      path.at(Step.Index, undefined, i);
       if (typeof element === 'function') this.holder = value;
+      this.hint = shape;
       this.value(element);
+      if (typeof element === 'object' && element !== null) shape = this.last;
     }
+    this.last = shape;
     path.depth--;
   }
 
-  private sparse(value: readonly unknown[]): void {
-    const indices = Object.keys(value).filter(isIndex).map(Number);
+  private doubles(value: readonly number[]): void {
+    const { length } = value;
+    this.byte(Tag.Doubles);
+    this.varint(length);
+    this.reserve(length * 8);
+    for (let i = 0; i < length; i++) this.double(value[i] as number);
+  }
+
+  /** The record of an array with holes; what is left out of it is a hole as well. */
+  sparse(value: readonly unknown[], leftOut: ReadonlySet<string | symbol>): void {
+    this.register(value);
+    this.holes(value, leftOut);
+  }
+
+  private holes(value: readonly unknown[], leftOut?: ReadonlySet<string | symbol>): void {
+    this.hint = undefined;
+    const indices = Object.keys(value).filter((key) => isIndex(key) && leftOut?.has(key) !== true);
     this.byte(Tag.SparseArray);
     this.varint(value.length);
     this.varint(indices.length);
     this.path.depth++;
-    for (const index of indices) {
+    for (const key of indices) {
+      const index = Number(key);
       this.varint(index);
       this.path.at(Step.Index, undefined, index);
       this.value(value[index]);

@@ -16,7 +16,7 @@ interface Packed {
 }
 
 /** A value in bytes of its own, as it would lie in the store. */
-export function pack(value: unknown): Packed & { handles: object[]; functions: boolean } {
+export function pack(value: unknown): Packed & { handles: readonly object[]; functions: boolean } {
   const { header, buffers, refs, functions } = encode(value);
   return {
     header: Uint8Array.from(header),

@@ -45,12 +45,14 @@ function contents(a: object, b: object, path: string, seen: Map<unknown, unknown
       memory(a, 0, b as ArrayBuffer, 0, path, seen)
     );
   }
+  if (a instanceof DOMException) return compare(exceptionOf(a), exceptionOf(b), path, seen);
   if (ArrayBuffer.isView(a)) {
-    const view = b as ArrayBufferView;
-    const found = compare(hexOf(a), hexOf(view), path, seen);
+    const before = shownBy(a);
+    const after = shownBy(b as ArrayBufferView);
+    const found = compare(hexOf(before), hexOf(after), path, seen);
     // Node's Buffers share memory by accident: what matters of them is what they show.
-    if (found !== undefined || Buffer.isBuffer(a) || a.byteLength === 0) return found;
-    return memory(a.buffer, a.byteOffset, view.buffer, view.byteOffset, path, seen);
+    if (found !== undefined || Buffer.isBuffer(a) || before.byteLength === 0) return found;
+    return memory(before.buffer, before.byteOffset, after.buffer, after.byteOffset, path, seen);
   }
   for (const type of [Number, String, Boolean, BigInt, Symbol]) {
     if (!(a instanceof type)) continue;
@@ -58,6 +60,28 @@ function contents(a: object, b: object, path: string, seen: Map<unknown, unknown
     return compare(unbox.call(a), unbox.call(b), path, seen);
   }
   return undefined;
+}
+
+function getter(prototype: object, name: string): (this: unknown) => unknown {
+  return Object.getOwnPropertyDescriptor(prototype, name)?.get as () => unknown;
+}
+
+const EXCEPTION = ['message', 'name'].map((name) => getter(DOMException.prototype, name));
+
+function exceptionOf(value: unknown): string {
+  return EXCEPTION.map((get) => get.call(value)).join();
+}
+
+const SHOWN = ['buffer', 'byteOffset', 'byteLength'] as const;
+const ofTyped = SHOWN.map((name) => getter(Object.getPrototypeOf(Uint8Array.prototype), name));
+const ofDataView = SHOWN.map((name) => getter(DataView.prototype, name));
+
+/** A fresh view of the bytes that a view shows. */
+function shownBy(view: ArrayBufferView): Uint8Array {
+  const [buffer, byteOffset, byteLength] = (types.isTypedArray(view) ? ofTyped : ofDataView).map((get) =>
+    get.call(view),
+  );
+  return new Uint8Array(buffer as ArrayBuffer, byteOffset as number, byteLength as number);
 }
 
 const hrefOf = Object.getOwnPropertyDescriptor(URL.prototype, 'href')?.get as () => string;
@@ -79,8 +103,8 @@ function items(set: Set<unknown>): unknown[] {
   return [...Set.prototype.values.call(set)];
 }
 
-function hexOf(view: ArrayBufferView): string {
-  return Buffer.from(new Uint8Array(view.buffer, view.byteOffset, view.byteLength)).toString('hex');
+function hexOf(bytes: Uint8Array): string {
+  return Buffer.from(bytes).toString('hex');
 }
 
 /** Views of one buffer are views of one buffer on the other side, as far from each other as before. */
@@ -112,11 +136,20 @@ function memory(
   return origin.distance === from - to ? undefined : `${path}: shows another part of its memory`;
 }
 
+/** The own keys; of a view without those of its elements, which come first. */
+export function keysOf(value: object): (string | symbol)[] {
+  const keys = Reflect.ownKeys(value);
+  if (!types.isTypedArray(value)) return keys;
+  let first = 0;
+  while (keys[first] === String(first)) first++;
+  return keys.slice(first);
+}
+
 function properties(a: object, b: object, path: string, seen: Map<unknown, unknown>): string | undefined {
-  if (ArrayBuffer.isView(a)) return undefined;
-  const keys = Reflect.ownKeys(a);
-  if (keys.map(String).join() !== Reflect.ownKeys(b).map(String).join()) {
-    return `${path}: keys ${keys.map(String).join()} became ${Reflect.ownKeys(b).map(String).join()}`;
+  const keys = keysOf(a);
+  const after = keysOf(b);
+  if (keys.length !== after.length || keys.some((key, at) => String(key) !== String(after[at]))) {
+    return `${path}: keys ${keys.map(String).join()} became ${after.map(String).join()}`;
   }
   for (const key of keys) {
     const inside = `${path}.${String(key)}`;

@@ -32,6 +32,8 @@ pub struct Parts<'a> {
 const ALWAYS_INLINE: u64 = 256;
 /// Bytes of inline values that a process keeps at most; with a smaller store, a tenth of its size.
 const INLINE_MAX: u64 = 256 << 20;
+/// Longer headers are written from where they are.
+const SMALL_HEADER: usize = 16 * 1024;
 
 /// As many as lie between two buffers at most.
 const ZEROS: [u8; 4096] = [0; 4096];
@@ -72,11 +74,15 @@ impl Client {
         let lens = parts.buffers.iter().map(|buffer| buffer.len() as u64);
         let layout = Layout::new(parts.header.len(), lens, refs.len(), true);
         let places: Vec<(u64, u64)> = layout.buffers().collect();
-        let first = places.first().map_or(layout.total(), |(offset, _)| *offset);
-        let mut head = vec![0; first as usize];
-        layout.write_head(&mut head, parts.header, &refs);
-        let mut pieces = vec![&head[..]];
-        let mut end = first;
+        let mut tables = vec![0; layout.header_at()];
+        layout.write_tables(&mut tables, &refs);
+        // Several pieces cost a call each: a small header is rather copied once more.
+        let mut end = (tables.len() + parts.header.len()) as u64;
+        let mut pieces = vec![&tables[..], parts.header];
+        if parts.header.len() < SMALL_HEADER {
+            tables.extend_from_slice(parts.header);
+            pieces = vec![&tables[..]];
+        }
         for ((offset, len), bytes) in places.into_iter().zip(parts.buffers) {
             // Padding is zero, whatever the memory held before.
             pieces.extend([&ZEROS[..(offset - end) as usize], bytes]);

@@ -111,7 +111,15 @@ impl Layout {
     /// Writes everything before the buffers and returns where it ends; what lies between there and the first buffer is
     /// left as it is.
     pub fn write_head(&self, out: &mut [u8], header: &[u8], refs: &[RefEntry]) -> usize {
-        debug_assert!(header.len() == self.header_len && refs.len() == self.refs);
+        debug_assert!(header.len() == self.header_len);
+        let at = self.write_tables(out, refs);
+        out[at..at + header.len()].copy_from_slice(header);
+        at + header.len()
+    }
+
+    /// Writes everything before the header and returns where it ends: there the header begins.
+    pub fn write_tables(&self, out: &mut [u8], refs: &[RefEntry]) -> usize {
+        debug_assert!(refs.len() == self.refs);
         out[..4].copy_from_slice(&MAGIC);
         out[4..8].copy_from_slice(&(self.header_len as u32).to_le_bytes());
         out[8..12].copy_from_slice(&(self.buffers.len() as u32).to_le_bytes());
@@ -126,8 +134,12 @@ impl Layout {
             write_ref(&mut out[at..at + REF_ENTRY], entry);
             at += REF_ENTRY;
         }
-        out[at..at + header.len()].copy_from_slice(header);
-        at + header.len()
+        at
+    }
+
+    /// Where the header begins.
+    pub fn header_at(&self) -> usize {
+        self.header
     }
 }
 

@@ -104,6 +104,8 @@ impl<'a> Decoder<'a, '_> {
             0x04 => Plain::Number(f64::from(self.reader.zigzag()?)),
             0x05 => Plain::Number(self.reader.double()?),
             LATIN1 | UTF16 => Plain::String(self.reader.text_of(tag)?),
+            0x25 => Plain::String(Text::Latin1(self.region(1)?)),
+            0x26 => Plain::String(Text::Utf16(self.region(2)?)),
             0x08 | 0x09 => {
                 let length = self.reader.count(1)?;
                 Plain::BigInt { negative: tag == 0x09, magnitude: self.reader.raw(length)? }

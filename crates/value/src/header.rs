@@ -5,7 +5,7 @@ use heliostat_proto::blob::BlobView;
 use crate::ReadError;
 use crate::reader::Reader;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 pub(crate) const PREFIX: usize = 6;
 const CODE: u8 = 1;
 const MODULES: u8 = 2;

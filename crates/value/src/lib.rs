@@ -18,7 +18,7 @@ pub use text::Text;
 #[non_exhaustive]
 pub enum ReadError {
     /// Of another version of the format.
-    #[error("version {0} of the header is unknown: this program reads version 1")]
+    #[error("version {0} of the header is unknown: this program reads version 2")]
     Version(u8),
     /// Not what a writer makes.
     #[error("the header is damaged at byte {at}: {what}")]

@@ -1,6 +1,6 @@
 use std::fmt;
 
-/// A string of JavaScript, as it lies in the header: it may hold lone surrogates, which no `String` can.
+/// A string of JavaScript, as it lies in the header or, a long one, in a buffer: it may hold lone surrogates, which no `String` can.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Text<'a> {
     /// All units are below 256: one byte each.

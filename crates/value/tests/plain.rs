@@ -42,6 +42,20 @@ fn primitives_are_read_exactly() {
 }
 
 #[test]
+fn long_texts_are_read_from_the_buffers_beside_the_header() {
+    let bytes = fixture!("texts");
+    let value = read(bytes);
+    let Plain::String(narrow @ Text::Latin1(units)) = member(&value, "narrow") else { panic!() };
+    assert!(bytes.as_ptr_range().contains(&units.as_ptr()), "it is borrowed");
+    assert_eq!((units.len(), narrow.units().last()), (262_145, Some(0xe9)));
+    let Plain::String(wide @ Text::Utf16(_)) = member(&value, "wide") else { panic!() };
+    assert_eq!((wide.units().count(), wide.to_text()), (131_073, None), "a lone surrogate survives");
+    assert_eq!(wide.units().take(3).collect::<Vec<_>>(), [0x65e5, 0x78, 0x65e5]);
+    assert!(matches!(member(&value, "between"), Plain::String(text) if *text == *"short"));
+    assert!(BlobView::parse(bytes).unwrap().header().len() < 100);
+}
+
+#[test]
 fn objects_arrays_and_their_shared_shapes_are_read() {
     let value = read(fixture!("objects"));
     assert_eq!(
@@ -101,7 +115,7 @@ fn what_only_javascript_can_rebuild_is_told() {
     assert!(matches!(decode(&error), Err(ReadError::NotPlain { tag: 0x15, .. })));
     let version = plain(&[9, 0, 0, 0, 0, 0, 0]);
     assert_eq!(decode(&BlobView::parse(&version).unwrap()), Err(ReadError::Version(9)));
-    let mut nested = vec![1, 0, 0, 0, 0, 0];
+    let mut nested = vec![2, 0, 0, 0, 0, 0];
     nested.extend([0x0e, 1].repeat(100_000));
     nested.push(0);
     let nested = plain(&nested);
@@ -157,7 +171,7 @@ proptest! {
 
     #[test]
     fn bytes_that_nobody_wrote_do_no_harm(body in proptest::collection::vec(any::<u8>(), 0..300), tables in 0u32..320, flags in 0u8..4) {
-        let mut header = vec![1, flags];
+        let mut header = vec![2, flags];
         header.extend(tables.to_le_bytes());
         header.extend(body);
         attempt(&plain(&header));
