@@ -24,7 +24,9 @@ pub(crate) fn put_error(error: &PutError) -> Thrown {
         ) => "NODE_DIED",
         PutError::Expose(_) => "INTERNAL",
         // Told apart from a refusal after which it makes sense to wait.
-        PutError::Store(Store::Create(CreateError::Lease(LeaseError::Exhausted { disk, .. }))) => {
+        PutError::Store(Store::Create(CreateError::Lease(
+            LeaseError::Exhausted { disk, .. } | LeaseError::NoFile { disk, .. },
+        ))) => {
             if *disk {
                 "OUT_OF_DISK"
             } else {

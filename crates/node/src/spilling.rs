@@ -13,6 +13,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::time::Instant;
 
 use crate::daemon::Daemon;
+use crate::restore::Pour;
 
 /// After a refusal of all storage nothing is written for so long.
 const BACK_OFF: Duration = Duration::from_millis(500);
@@ -20,6 +21,11 @@ const BACK_OFF: Duration = Duration::from_millis(500);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// The first line about the amount that was spilled comes at so many bytes, the next ones at each doubling.
 const FIRST_LINE: u64 = 1 << 30;
+
+/// Damaged segments of one target are told of together for so long after the first one.
+const FOLD: Duration = Duration::from_secs(10);
+/// So many of them are named.
+const NAMED: usize = 8;
 
 /// How a node spills.
 #[derive(Debug, Clone)]
@@ -64,6 +70,7 @@ pub(crate) fn place(locator: &Locator) -> Place {
 pub(crate) enum Done {
     Spilled(Locator, u64, Result<(), SpillError>),
     Restored(Locator, Result<(), RestoreError>),
+    Poured(Pour),
     Event(Event),
 }
 
@@ -120,6 +127,9 @@ pub(crate) struct Spilling {
     /// Why nothing was written the last time, and until when nothing is tried.
     pub(crate) refused: Option<(String, Instant)>,
     next_line: u64,
+    /// It was told that the store has a file.
+    told_of_file: bool,
+    damaged: BTreeMap<String, Vec<u64>>,
 }
 
 /// What a look found.
@@ -164,6 +174,8 @@ impl Spilling {
             dry: false,
             refused: None,
             next_line: FIRST_LINE,
+            told_of_file: false,
+            damaged: BTreeMap::new(),
         }
     }
 
@@ -235,6 +247,7 @@ impl Daemon {
                     spilled.push((locator, result.is_ok() && !kept));
                 }
                 Done::Restored(locator, result) => restored.push((locator, result)),
+                Done::Poured(pour) => self.pour(pour),
                 Done::Event(event) => self.tell_event(&event),
             }
         }
@@ -343,6 +356,45 @@ impl Daemon {
         ));
     }
 
+    /// A line, once, when the store's file is used for the first time.
+    pub(crate) fn tell_of_file(&mut self, bytes: u64) {
+        if std::mem::replace(&mut self.spilling.told_of_file, true) {
+            return;
+        }
+        let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+        self.tell_drivers(&format!(
+            "{} MiB of objects find no room in the store's memory of {} MiB: they are kept in a file on disk, where reading \
+             and writing is slower; raise objectStoreMemory to avoid that (this is said once)",
+            mib(bytes),
+            mib(self.config.store_capacity),
+        ));
+    }
+
+    /// Tells of damaged storage: at once of the first segment of a target, of further ones in one line for some time.
+    fn tell_damage(&mut self, uri: &str, segment: u64, detail: &str) {
+        if let Some(more) = self.spilling.damaged.get_mut(uri) {
+            return more.push(segment);
+        }
+        self.spilling.damaged.insert(uri.to_owned(), Vec::new());
+        self.tell_drivers(&format!("segment {segment} in {uri} is damaged: {detail}"));
+        self.tell_more_damage_later(uri.to_owned());
+    }
+
+    fn tell_more_damage_later(&self, uri: String) {
+        self.after(FOLD, move |daemon| {
+            let more = daemon.spilling.damaged.get_mut(&uri).map(std::mem::take).unwrap_or_default();
+            if more.is_empty() {
+                daemon.spilling.damaged.remove(&uri);
+                return;
+            }
+            let named: Vec<String> = more.iter().take(NAMED).map(u64::to_string).collect();
+            let rest = if more.len() > NAMED { ", ..." } else { "" };
+            let (count, named) = (more.len(), named.join(", "));
+            daemon.tell_drivers(&format!("{count} more segments in {uri} are damaged: {named}{rest}"));
+            daemon.tell_more_damage_later(uri);
+        });
+    }
+
     fn tell_event(&mut self, event: &Event) {
         match event {
             Event::Suspended { uri, why, detail } => {
@@ -356,7 +408,7 @@ impl Daemon {
                 self.tell_drivers(&format!("what ended sessions left in {uri} cannot be removed: {detail}"));
             }
             Event::Damaged { uri, segment, detail } => {
-                self.tell_drivers(&format!("segment {segment} in {uri} is damaged: {detail}"));
+                self.tell_damage(uri, *segment, detail);
             }
             _ => {}
         }

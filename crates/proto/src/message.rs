@@ -388,6 +388,8 @@ pub struct NodeState {
     pub spilled: u64,
     /// How many objects those are.
     pub spilled_objects: u64,
+    /// Bytes of objects that lie in the store's file, since the memory can't take them.
+    pub in_file: u64,
     /// What was spilled and restored so far.
     pub spilling: SpillingState,
     /// Live objects in the store.

@@ -38,6 +38,15 @@ pub enum LeaseRequest {
         /// Bytes wanted; rounded up to whole pages.
         bytes: u64,
     },
+    /// Whole pages of the store's file, for one object that is larger than the memory.
+    File {
+        /// The slot that the client has claimed for the object.
+        slot: u32,
+        /// The generation that it has claimed.
+        generation: u32,
+        /// Bytes wanted; rounded up to whole pages.
+        bytes: u64,
+    },
     /// A larger object table: its short searches for a free slot found none.
     Table {
         /// How many slots the client saw in use.
@@ -130,6 +139,16 @@ pub enum LeaseError {
         reserve: u64,
         /// What limits: the system, a control group, or the kernel's refusal.
         limit: String,
+    },
+    /// No place in the store's file, for what memory can't take.
+    #[error("{requested} bytes can't fit the store's memory, and it has no file to keep them in: {reason}")]
+    NoFile {
+        /// Bytes that were wanted.
+        requested: u64,
+        /// Why not.
+        reason: String,
+        /// The disk is full.
+        disk: bool,
     },
     /// Whatever could make room was tried.
     #[error("{error}; {}{}", .tried.join("; "), described(.holders))]
