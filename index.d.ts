@@ -114,6 +114,10 @@ export declare function sweepViews(): number
 export declare function refuseViews(refuse: boolean): void
 /** Whether data was copied since the last call because such buffers are refused. */
 export declare function takeCopied(): boolean
+/** This process's own objects in the store, the largest first, at most so many: `[handle, bytes, ...]`. */
+export declare function storedHandles(most: number): number[]
+/** Answers the node's question where objects were made. */
+export declare function tellSites(request: number, sites: string[]): void
 export declare function trackRef(handle: number, ref: object): void
 export declare function untrackRef(handle: number): void
 /** Handles of tracked references that were collected; they are untracked. */

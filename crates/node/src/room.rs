@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use heliostat_proto::message::{FromDaemon, Patience, WorkerActivity};
 use heliostat_proto::{Failure, Locator, WorkerId};
-use heliostat_store::{LeaseError, LeaseGrant, LeaseRequest, StoreDaemon};
+use heliostat_store::{HolderKind, LeaseError, LeaseGrant, LeaseRequest, StoreDaemon};
 use tokio::time::Instant;
 
 use crate::daemon::Daemon;
@@ -171,6 +171,21 @@ fn is_long(wish: &LeaseRequest) -> bool {
         LeaseRequest::Unbacked { .. } => false,
         LeaseRequest::Table { .. } | LeaseRequest::File { .. } => true,
     }
+}
+
+/// The same object in the store's file.
+fn in_file(wish: &LeaseRequest) -> Option<LeaseRequest> {
+    match *wish {
+        LeaseRequest::Extent { slot, generation, bytes } | LeaseRequest::Unbacked { slot, generation, bytes } => {
+            Some(LeaseRequest::File { slot, generation, bytes })
+        }
+        _ => None,
+    }
+}
+
+/// There is memory enough, but not in one piece.
+fn is_scattered(error: &LeaseError) -> bool {
+    matches!(error, LeaseError::Full { requested, free, .. } if free >= requested)
 }
 
 fn is_short_of_memory(error: &LeaseError) -> bool {
@@ -427,6 +442,39 @@ impl Daemon {
         {
             self.restore_to_file(id);
         }
+        if !self.is_still() || self.spilling.engine.is_none() {
+            return;
+        }
+        let scattered: Vec<u64> = self
+            .room
+            .line
+            .iter_mut()
+            .filter(|waiter| waits(waiter) && is_scattered(&waiter.error))
+            .filter_map(|waiter| {
+                waiter.trying = matches!(waiter.want, Want::Memory { wish, .. } if in_file(&wish).is_some());
+                waiter.trying.then_some(waiter.number)
+            })
+            .collect();
+        scattered.into_iter().for_each(|number| self.put_in_file(number));
+    }
+
+    /// Who puts has the store's file as well where memory is free, but in too many pieces for the object.
+    fn put_in_file(&mut self, number: u64) {
+        let Some(waiter) = self.room.line.iter().find(|waiter| waiter.number == number) else { return };
+        let Want::Memory { wish, seat, .. } = waiter.want else { return };
+        let (Some(wish), bytes) = (in_file(&wish), waiter.bytes) else { return };
+        let work = self.store.work(true, move |daemon| daemon.lease(seat, wish));
+        self.when(work, move |daemon, result| {
+            // Whose process has ended meanwhile is not there any more; what it was granted went with its seat.
+            let Some(at) = daemon.room.line.iter().position(|waiter| waiter.number == number) else { return };
+            if result.is_err() {
+                let waiter = &mut daemon.room.line[at];
+                (waiter.trying, waiter.no_file) = (false, true);
+                return;
+            }
+            daemon.tell_of_file(bytes);
+            daemon.on_tried(number, Tried::Memory(result));
+        });
     }
 
     /// When nobody is left who could make room, the first in line is told.
@@ -461,8 +509,16 @@ impl Daemon {
         let work = self.store.work(true, |daemon| daemon.holders(HOLDERS).unwrap_or_default());
         self.when(work, move |daemon, holders| {
             let disk = refused.is_some();
-            let exhausted = LeaseError::Exhausted { error: Box::new(error), tried, holders, disk };
-            daemon.answer_lease(from, request, &Err(exhausted));
+            let pids = holders.iter().map(|holder| holder.pid).collect();
+            // The one who is refused knows his own.
+            daemon.ask_sites(&pids, from, move |daemon, mut told| {
+                let mut holders = holders;
+                for holder in holders.iter_mut().filter(|holder| holder.kind == HolderKind::Owner) {
+                    holder.sites = told.remove(&holder.pid).unwrap_or_default();
+                }
+                let exhausted = LeaseError::Exhausted { error: Box::new(error), tried, holders, disk };
+                daemon.answer_lease(from, request, &Err(exhausted));
+            });
         });
     }
 

@@ -57,6 +57,8 @@ pub enum LeaseRequest {
 /// Memory that was granted: its pages are reserved, unless it was wanted unbacked. For a table, its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseGrant {
+    /// The segment: 0, or that of the file, where memory is free but in too many pieces.
+    pub segment: u32,
     /// First byte within the segment.
     pub offset: u64,
     /// Length in bytes.
@@ -78,6 +80,8 @@ pub struct Holder {
     pub objects: u64,
     /// Bytes of the largest one.
     pub largest: u64,
+    /// Where the process made them, as far as it told.
+    pub sites: Vec<String>,
 }
 
 /// How a process holds memory.
@@ -93,13 +97,14 @@ pub enum HolderKind {
 
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { pid, kind, bytes, objects, largest } = self;
+        let Self { pid, kind, bytes, objects, largest, sites } = self;
         let what = match kind {
             HolderKind::Owner => "owns",
             HolderKind::Draft => "is filling",
             HolderKind::Reader => "still reads freed objects:",
         };
-        write!(f, "pid {pid} {what} {objects} objects of {bytes} bytes, the largest {largest}")
+        write!(f, "pid {pid} {what} {objects} objects of {bytes} bytes, the largest {largest}")?;
+        if sites.is_empty() { Ok(()) } else { write!(f, " ({})", sites.join("; ")) }
     }
 }
 

@@ -194,7 +194,6 @@ impl StoreClient {
             layout = layout.whole_pages();
             footprint = layout::footprint(length, true).filter(|bytes| *bytes <= inner.params.file).ok_or(too_large)?;
         }
-        let memory = inner.segment(segment, footprint)?;
         if inner.is_fenced() {
             return Err(CreateError::Fenced);
         }
@@ -210,7 +209,7 @@ impl StoreClient {
             }
             Ok((slot.index, state, place?))
         });
-        let (slot, state, offset) = match created {
+        let (slot, state, (segment, offset)) = match created {
             Ok(created) => created,
             Err(error) => {
                 protocol::unpin(&inner.pages.hold(index));
@@ -218,6 +217,8 @@ impl StoreClient {
                 return Err(error);
             }
         };
+        // Mapped by now, or the object would not have been created.
+        let memory = inner.mapped(segment);
         // The padding up to the end of the footprint belongs to the draft while it is one.
         let range = memory.data.exclusive(offset, footprint).ok_or_else(|| LeaseError::Malformed {
             what: format!("the daemon granted {footprint} bytes at {offset}, outside of the store"),
@@ -301,11 +302,11 @@ impl Inner {
         layout: &Layout,
         bytes: u64,
         (segment, backed): (u32, bool),
-    ) -> Result<u64, CreateError> {
+    ) -> Result<(u32, u64), CreateError> {
         let commit = || protocol::advance(&slot.state(), state, Phase::Draft);
         let link = self.link.as_ref();
-        let offset = if bytes == 0 {
-            commit().then_some(0)
+        let place = if bytes == 0 {
+            commit().then_some((0, 0))
         } else if layout.whole_pages {
             let (slot_index, generation) = (slot.index, state.generation);
             let grant = link.lease(if segment == FILE_SEGMENT {
@@ -315,13 +316,19 @@ impl Inner {
             } else {
                 LeaseRequest::Unbacked { slot: slot_index, generation, bytes }
             })?;
+            if grant.segment != segment {
+                slot.set_segment(grant.segment);
+            }
+            // What can't be mapped is given back as an orphan is, when the slot is free.
+            self.segment(grant.segment, bytes)?;
             slot.place(grant.offset, layout.length);
-            commit().then_some(grant.offset)
+            commit().then_some((grant.segment, grant.offset))
         } else {
             let held = hold(slot.index, state.generation);
-            self.lanes.allocate(&self.pages, link, slot, held, (layout.length, bytes), commit)?
+            let offset = self.lanes.allocate(&self.pages, link, slot, held, (layout.length, bytes), commit)?;
+            offset.map(|offset| (0, offset))
         };
-        offset.ok_or(CreateError::Fenced) // only the daemon changes a slot that we claimed
+        place.ok_or(CreateError::Fenced) // only the daemon changes a slot that we claimed
     }
 }
 

@@ -120,7 +120,7 @@ impl StoreDaemon {
         let length = self.claimed_extent(seat, (slot, generation), bytes)?;
         let start = self.take_file(length)?;
         self.note_file_extent(start, Extent { length, seat, slot, generation, backed: true, since: 0 });
-        Ok(LeaseGrant { offset: start, bytes: length, epoch: 0 })
+        Ok(LeaseGrant { segment: FILE_SEGMENT, offset: start, bytes: length, epoch: 0 })
     }
 
     pub(super) fn take_file(&mut self, length: u64) -> Result<u64, LeaseError> {

@@ -60,7 +60,7 @@ impl StoreDaemon {
         let epoch = client.lanes[lane as usize].map_or(1, |granted| granted.epoch.wrapping_add(1));
         client.lanes[lane as usize] = Some(Granted { start, units, epoch });
         client.pages.lease(lane).store(Lease { epoch, cursor: 0, limit: units }.pack(), Ordering::Release);
-        Ok(LeaseGrant { offset: start, bytes, epoch })
+        Ok(LeaseGrant { segment: 0, offset: start, bytes, epoch })
     }
 
     /// Doubles the object table, unless it has grown since the client looked.
@@ -75,7 +75,7 @@ impl StoreDaemon {
             let active = self.header_words.word(header::ACTIVE).expect("the header has a page");
             active.store(after, Ordering::Release);
         }
-        Ok(LeaseGrant { offset: 0, bytes: after * SLOT, epoch: 0 })
+        Ok(LeaseGrant { segment: 0, offset: 0, bytes: after * SLOT, epoch: 0 })
     }
 
     /// Bytes of whole pages for an object that a client has claimed a slot for: a grant is tied to the claim, so that it
@@ -118,7 +118,7 @@ impl StoreDaemon {
         if !backed {
             self.unbacked.insert(start);
         }
-        Ok(LeaseGrant { offset: start, bytes: length, epoch: 0 })
+        Ok(LeaseGrant { segment: 0, offset: start, bytes: length, epoch: 0 })
     }
 
     /// Takes memory; before refusing, takes all unused tails and everything that was unpinned since back.
