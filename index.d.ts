@@ -28,9 +28,10 @@ export declare function putSmall(headerLength: number): number
 /** The length of a small value without references, written into the scratch memory; -1 for every other state. */
 export declare function readSmall(handle: number): number
 /** A wrapper disposes of its handle; `collected` follows. */
-export declare function dispose(handle: number): void
+/** Returns whether others still keep the object. */
+export declare function dispose(handle: number): boolean
 /** The collector found the wrapper of a handle dead. */
-export declare function collected(handle: number): void
+export declare function collected(handle: number): boolean
 export declare function release(handle: number): void
 export declare function free(handle: number): void
 /** The program learned what became of these references. */

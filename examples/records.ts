@@ -63,7 +63,9 @@ export function sortRecords(
       const place = (order[from] as number) % places;
       if (place < (starts[input] as number) || place >= (starts[input + 1] ?? count)) input = inputOf(starts, place);
       const at = (place - (starts[input] as number)) * WORDS;
-      view.set((inputs[input] as Uint32Array).subarray(at, at + WORDS), record * WORDS);
+      const words = inputs[input] as Uint32Array;
+      const to = record * WORDS;
+      for (let word = 0; word < WORDS; word += 1) view[to + word] = words[at + word] as number;
     }
     return draft;
   });

@@ -43,8 +43,7 @@ function registryOf(owner: number): FinalizationRegistry<number | Share> {
       return;
     }
     if (tracked.get(held) === null) tracked.delete(held);
-    sites.delete(held);
-    native.collected(held);
+    if (!native.collected(held)) sites.delete(held);
   });
 }
 
@@ -72,14 +71,16 @@ export function sweepRefs(): number {
     const share = tracked.get(handle);
     tracked.delete(handle);
     if (share === null) {
-      sites.delete(handle);
-      native.dispose(handle);
+      if (!native.dispose(handle)) sites.delete(handle);
     } else if (share !== undefined) drop(share);
   }
   return dead.length;
 }
 
-/** Where the objects of handles were made. The first wrapper of a handle has it; it goes with that. */
+/**
+ * Where the objects of handles were made. What others keep when this program has let go of it stays known, until the
+ * handle is another object's.
+ */
 const sites = new Map<number, CallSite>();
 
 /** Where the object of a handle was made, if this thread made it. */
@@ -153,6 +154,7 @@ export class ObjectRef<T = unknown> implements Disposable {
     this.#site = site;
     this.#share = share;
     if (site !== undefined) sites.set(handle, site);
+    else if (share === null && sites.size > 0) sites.delete(handle);
     finalizers.register(this, share ?? handle);
   }
 
@@ -189,8 +191,7 @@ export class ObjectRef<T = unknown> implements Disposable {
       tracked.delete(handle);
       native.untrackRef(handle);
     }
-    sites.delete(handle);
-    native.dispose(handle);
+    if (!native.dispose(handle)) sites.delete(handle);
   }
 
   toString(): string {

@@ -576,7 +576,13 @@ export function allocate<A extends TypedArray>(
   return withRoom(() => allocateDraft(type, length));
 }
 
-setStore((draft) => put(draft));
+setStore((draft, from) => {
+  current();
+  return refOf(
+    withRoom(() => putValue(draft)),
+    from,
+  );
+});
 
 /**
  * The object that was put with a name, in the namespace of this session. Named objects outlive the process that stored

@@ -1,7 +1,7 @@
 /** Where the program made its objects: for messages about a full store. */
 import { native } from './native.cjs';
 import { type CallSite, siteOfHandle } from './object-ref.cjs';
-import { frames, mapStack } from './stack.cjs';
+import { frames } from './stack.cjs';
 
 /** Frames of the caller that are kept, formatted only when somebody reads them. */
 const SITE_FRAMES = 8;
@@ -24,7 +24,7 @@ export function callSite(below: CallableFunction): CallSite {
 /** The line of the program, as `name (file:line:column)`; empty where none is known. */
 export function textOf(site: CallSite | undefined): string {
   const [frame] = frames(site?.stack ?? '').split('\n');
-  return frame === undefined ? '' : mapStack(frame).trim().replace(/^at /, '');
+  return frame === undefined ? '' : frame.trim().replace(/^at /, '');
 }
 
 /** Where most of what this process holds in the store was made, as texts, those with most bytes first. */

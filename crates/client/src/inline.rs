@@ -74,25 +74,37 @@ impl Mover {
 fn run(nudges: &Receiver<()>, shared: &Weak<Shared>) {
     while let (Ok(()), Some(shared)) = (nudges.recv(), shared.upgrade()) {
         let limit = shared.mover.limit;
-        let margin = limit / 8;
-        let inline = shared.lock_core().inline_bytes();
-        // Below the limit by some, so that it does not happen for each value.
-        let chosen = shared.lock_core().inline_values(ALWAYS_INLINE, inline.saturating_sub(limit - margin));
-        for (handle, id, bytes) in chosen {
-            if shared.stopping.load(Ordering::Acquire) || shared.left.load(Ordering::Acquire) {
-                return;
-            }
-            let Some(locator) = shared.move_to_store(id, &bytes) else { break };
-            if !shared.with_core(|core| core.move_to_store(handle, &bytes, locator)) {
-                shared.store.free(&[locator]);
-            }
-        }
+        while shared.lock_core().inline_bytes() > limit && shared.move_some() {}
+        // If nothing can be moved now, then perhaps when some more is there.
         let left = shared.lock_core().inline_bytes();
-        shared.mover.next.store(limit.max(left + margin), Ordering::Relaxed);
+        let next = if left > limit { left + limit / 8 } else { limit };
+        shared.mover.next.store(next, Ordering::Relaxed);
     }
 }
 
 impl Shared {
+    /// Moves values until the others are below the limit by some, so that it does not happen for each; `false` when none
+    /// could be.
+    fn move_some(&self) -> bool {
+        let limit = self.mover.limit;
+        let chosen = {
+            let core = self.lock_core();
+            core.inline_values(ALWAYS_INLINE, core.inline_bytes().saturating_sub(limit - limit / 8))
+        };
+        let mut any = false;
+        for (handle, id, bytes) in chosen {
+            if self.stopping.load(Ordering::Acquire) || self.left.load(Ordering::Acquire) {
+                return false;
+            }
+            let Some(locator) = self.move_to_store(id, &bytes) else { return false };
+            any = true;
+            if !self.with_core(|core| core.move_to_store(handle, &bytes, locator)) {
+                self.store.free(&[locator]);
+            }
+        }
+        any
+    }
+
     /// The same value, laid out in the store; `None` when it has no room, or is none.
     fn move_to_store(&self, id: ObjectId, bytes: &Bytes) -> Option<Locator> {
         let view = BlobView::parse(bytes).ok()?;

@@ -244,6 +244,11 @@ impl Core {
         self.after_release(released);
     }
 
+    /// Whether anybody keeps the object of a handle.
+    pub fn lives(&self, handle: Handle) -> bool {
+        self.objects.lives(handle)
+    }
+
     pub(crate) fn drop_count(&mut self, handle: Handle, count: Count) {
         let mut released = Vec::new();
         self.objects.drop_count(handle, count, &mut released);

@@ -203,6 +203,10 @@ impl Objects {
         }
     }
 
+    pub(crate) fn lives(&self, handle: Handle) -> bool {
+        self.table.get(handle).is_some()
+    }
+
     pub(crate) fn is_ready(&self, handle: Handle) -> bool {
         match self.table.get(handle) {
             Some(Entry::Plain(_)) => true,
