@@ -52,7 +52,7 @@ test.serial(
     t.deepEqual(await getRange(ref, 4 * 1000, 4 * 1001), new Uint8Array(pattern(1, 1).slice(1000, 1001).buffer));
     const next = remote((words: Uint32Array) => {
       const other = new Uint32Array(words.length + 1);
-      other.set(words);
+      for (let at = 0; at < words.length; at += 1) other[at] = words[at] as number;
       other[words.length] = words[77] as number;
       return other;
     });
