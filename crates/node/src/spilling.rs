@@ -110,6 +110,11 @@ pub(crate) struct Spilling {
     pub(crate) results: UnboundedSender<Done>,
     /// Bytes in use above which objects leave.
     threshold: u64,
+    /// So many leave together, at least, where there are so many.
+    batch: u64,
+    /// So many are on their way out at a time, so that the storage always has something to write, unless somebody wants
+    /// more at once.
+    most: u64,
     /// Bytes in use, as the store's daemon said last.
     used: u64,
     /// Before, nobody looks for objects that can leave.
@@ -161,10 +166,13 @@ impl Spilling {
         capacity: u64,
     ) -> Self {
         let threshold = config.map_or(u64::MAX, |config| (capacity as f64 * config.threshold) as u64);
+        let batch = config.map_or(0, |config| config.min_spilling_size.min(capacity / 16));
         Self {
             engine,
             results,
             threshold,
+            batch,
+            most: capacity / 4,
             used: 0,
             next_look: Instant::now(),
             keys: HashMap::new(),
@@ -261,16 +269,19 @@ impl Daemon {
 
     /// Starts to spill when the store's use has passed the threshold, or somebody waits for room.
     pub(crate) fn spill_if_needed(&mut self) {
-        let wanted = self.room.wanted();
-        let above = self.spilling.used > self.spilling.threshold;
-        if self.spilling.is_busy() || !self.spilling.can_help() || !(wanted > 0 || above) {
+        let Spilling { threshold, batch, most, writing, used, .. } = self.spilling;
+        // What is on its way out counts as gone; if it is not enough, that will be seen when it is.
+        let wanted = self.room.wanted().saturating_sub(writing);
+        let above = used.saturating_sub(writing).saturating_sub(threshold);
+        let room = most.saturating_sub(writing);
+        let bytes = if wanted > 0 { above.max(wanted).max(batch) } else { above.max(batch).min(room) };
+        if self.spilling.looking || !self.spilling.can_help() || wanted.max(above) == 0 || bytes == 0 {
             return;
         }
         self.spilling.looking = true;
         let mut keep: HashSet<Place> = self.restores.kept();
         keep.extend(self.room.wanted_objects(&self.restores));
-        let threshold = self.spilling.threshold;
-        let work = self.store.work(true, move |daemon| look(daemon, wanted, threshold, &keep));
+        let work = self.store.work(true, move |daemon| look(daemon, bytes, &keep));
         self.when(work, move |daemon, found| daemon.begin_spills(found, wanted > 0));
     }
 
@@ -284,7 +295,9 @@ impl Daemon {
         if self.spilling.dry {
             self.spilling.next_look = Instant::now() + LOOK_AGAIN;
         }
+        let mut sum = 0;
         for (locator, id, bytes, content) in begun {
+            sum += bytes;
             let key = Key { id, generation: self.spilling.next };
             self.spilling.next = self.spilling.next.wrapping_add(1);
             self.spilling.keys.insert(place(&locator), key);
@@ -295,11 +308,13 @@ impl Daemon {
                 let _ = results.send(Done::Spilled(locator, bytes, result));
             });
         }
-        if hurry {
+        if hurry || sum >= self.spilling.batch {
             engine.flush();
         }
         if left > 0 {
             self.room_was_made();
+        } else if !self.spilling.dry {
+            self.spill_if_needed();
         }
     }
 
@@ -424,14 +439,9 @@ impl Daemon {
     }
 }
 
-/// Finds objects that can leave, so many that the use falls below the threshold and `wanted` bytes come free.
-fn look(daemon: &mut StoreDaemon, wanted: u64, threshold: u64, keep: &HashSet<Place>) -> Found {
-    let bytes = daemon.used().saturating_sub(threshold).max(wanted);
+/// Finds objects that can leave, until so many bytes come free.
+fn look(daemon: &mut StoreDaemon, bytes: u64, keep: &HashSet<Place>) -> Found {
     let mut found = Found { begun: Vec::new(), left: 0, traces: Traces::default() };
-    if bytes == 0 {
-        found.traces = Traces::of(daemon);
-        return found;
-    }
     // An error says that the table's extent is unknown: then nothing can be found.
     let candidates = daemon.spill_candidates(bytes, |locator| keep.contains(&place(locator))).unwrap_or_default();
     let copied: Vec<(Locator, bool)> =
