@@ -30,9 +30,10 @@ export declare function putSmall(headerLength: number): number
 /** The length of a small value without references, written into the scratch memory; -1 for every other state. */
 export declare function readSmall(handle: number): number
 /** A wrapper disposes of its handle; `collected` follows. */
-export declare function dispose(handle: number): void
+/** Returns whether others still keep the object. */
+export declare function dispose(handle: number): boolean
 /** The collector found the wrapper of a handle dead. */
-export declare function collected(handle: number): void
+export declare function collected(handle: number): boolean
 export declare function release(handle: number): void
 export declare function free(handle: number): void
 /** The program learned what became of these references. */
@@ -116,6 +117,10 @@ export declare function sweepViews(): number
 export declare function refuseViews(refuse: boolean): void
 /** Whether data was copied since the last call because such buffers are refused. */
 export declare function takeCopied(): boolean
+/** This process's own objects in the store, the largest first, at most so many: `[handle, bytes, ...]`. */
+export declare function storedHandles(most: number): number[]
+/** Answers the node's question where objects were made. */
+export declare function tellSites(request: number, sites: string[]): void
 export declare function trackRef(handle: number, ref: object): void
 export declare function untrackRef(handle: number): void
 /** Handles of tracked references that were collected; they are untracked. */

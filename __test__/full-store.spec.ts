@@ -1,5 +1,5 @@
 import test from 'ava';
-import { get, ObjectStoreFullError, put, putAsync, remote, state, wait } from 'heliostat';
+import { allocate, get, ObjectStoreFullError, put, putAsync, remote, state, wait } from 'heliostat';
 import { eventually, storeIsEmpty, withCluster } from './support/cluster.js';
 
 const MIB = 1 << 20;
@@ -20,10 +20,42 @@ test.serial('where nobody can make room the error names who holds it', async (t)
   t.is(error.code, 'OBJECT_STORE_FULL');
   t.regex(error.message, new RegExp(`spilling is off.*biggest holders: pid ${process.pid} owns 24 objects`));
   t.regex(String(error.hint), /using.*putAsync/);
+  t.regex(
+    error.message,
+    /of pid \d+: 24 of 2517\d+ bytes from .*full-store\.spec\.ts:\d+:\d+/,
+    'and where they were made',
+  );
   t.is((await get(refs[7] as (typeof refs)[0]))[0], 7, 'nothing was lost');
   refs.length = 0;
   await storeIsEmpty();
 });
+
+test.serial(
+  'the error says where another process made what it holds, and where tasks and drafts were asked for',
+  async (t) => {
+    const hoard = remote(function hoard() {
+      return Array.from({ length: 8 }, () => put(new Uint8Array(10 << 20)));
+    });
+    const hoarded = await get(hoard.remote());
+    const result = remote(() => new Uint8Array(50 << 20)).remote();
+    await wait([result]);
+    const draft = allocate(Uint8Array, 60 * MIB).seal();
+    const error = await t.throwsAsync(putAsync(new Uint8Array(100 * MIB), { timeoutMs: 100 }), {
+      instanceOf: ObjectStoreFullError,
+    });
+    const message = String(error?.message);
+    t.regex(
+      message,
+      /pid \d+ owns 8 objects of 839\d+ bytes, the largest \d+ \(8 of \d+ bytes from .*full-store\.spec\.ts/,
+    );
+    t.regex(
+      message,
+      new RegExp(`of pid ${process.pid}: 1 of 62\\d+ bytes from .*full-store.spec.ts:\\d+:\\d+\\)?; 1 of 52`),
+    );
+    for (const each of [...hoarded, result, draft]) each[Symbol.dispose]();
+    await storeIsEmpty();
+  },
+);
 
 test.serial('what can never fit is refused at once', (t) => {
   t.throws(() => put(new Uint8Array(300 * MIB)), { instanceOf: ObjectStoreFullError, message: /can't fit a store/ });
@@ -113,4 +145,22 @@ test.serial('inline values are capped, and what is beyond goes to the store', as
   for (const ref of refs) ref[Symbol.dispose]();
   await storeIsEmpty();
   t.is((await state.memory()).inline, 0);
+});
+
+test.serial('results that arrive inline beyond the cap go to the store, with the references inside', async (t) => {
+  const make = remote((index: number) => ({ bytes: new Uint8Array(90 * 1024).fill(index), ref: put([index]) }));
+  const refs = Array.from({ length: 600 }, (_, index) => make.remote(index));
+  await wait(refs, { numReturns: refs.length });
+  await eventually('no more than the cap', async () => (await state.memory()).inline <= (256 * MIB) / 10);
+  t.true((await state.memory()).objects > 200);
+  for (const [index, ref] of refs.entries()) {
+    const { bytes, ref: inner } = await get(ref);
+    t.is(bytes.length, 90 * 1024);
+    t.true(bytes.every((byte) => byte === (index & 255)));
+    t.deepEqual(await get(inner), [index]);
+    inner[Symbol.dispose]();
+    ref[Symbol.dispose]();
+  }
+  await storeIsEmpty();
+  await eventually('nothing inline', async () => (await state.memory()).inline === 0);
 });

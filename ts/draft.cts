@@ -17,7 +17,7 @@ interface Internals {
 }
 
 let internals: Internals;
-let store: (value: unknown) => ObjectRef<any>;
+let store: (value: unknown, from: CallableFunction) => ObjectRef<any>;
 
 /** Breaks the circle between drafts and storing them. */
 export function setStore(put: typeof store): void {
@@ -44,7 +44,7 @@ export class SharedDraft<A extends TypedArray> implements Draft<A> {
 
   /** Makes it an object. Nothing is copied; the view is detached. */
   seal(): ObjectRef<A> {
-    return store(this);
+    return store(this, SharedDraft.prototype.seal);
   }
 
   [Symbol.dispose](): void {

@@ -15,7 +15,7 @@ interface Internals {
   isOwn(ref: object): boolean;
 }
 
-/** Where in the user's program a task was submitted; the text is made only when it is read. */
+/** Where in the user's program an object was made; the text is made only when it is read. */
 export interface CallSite {
   stack?: string;
 }
@@ -43,7 +43,7 @@ function registryOf(owner: number): FinalizationRegistry<number | Share> {
       return;
     }
     if (tracked.get(held) === null) tracked.delete(held);
-    native.collected(held);
+    if (!native.collected(held)) sites.delete(held);
   });
 }
 
@@ -70,16 +70,29 @@ export function sweepRefs(): number {
   for (const handle of dead) {
     const share = tracked.get(handle);
     tracked.delete(handle);
-    if (share === null) native.dispose(handle);
-    else if (share !== undefined) drop(share);
+    if (share === null) {
+      if (!native.dispose(handle)) sites.delete(handle);
+    } else if (share !== undefined) drop(share);
   }
   return dead.length;
+}
+
+/**
+ * Where the objects of handles were made. What others keep when this program has let go of it stays known, until the
+ * handle is another object's.
+ */
+const sites = new Map<number, CallSite>();
+
+/** Where the object of a handle was made, if this thread made it. */
+export function siteOfHandle(handle: number): CallSite | undefined {
+  return sites.get(handle);
 }
 
 /** Ends the references of this session; how they are called stays known. */
 export function endSession(): void {
   thread.session += 1;
   tracked.clear();
+  sites.clear();
 }
 
 let getter: (ref: ObjectRef<any>, options?: GetOptions) => Promise<any>;
@@ -140,6 +153,8 @@ export class ObjectRef<T = unknown> implements Disposable {
     this.#session = now;
     this.#site = site;
     this.#share = share;
+    if (site !== undefined) sites.set(handle, site);
+    else if (share === null && sites.size > 0) sites.delete(handle);
     finalizers.register(this, share ?? handle);
   }
 
@@ -176,7 +191,7 @@ export class ObjectRef<T = unknown> implements Disposable {
       tracked.delete(handle);
       native.untrackRef(handle);
     }
-    native.dispose(handle);
+    if (!native.dispose(handle)) sites.delete(handle);
   }
 
   toString(): string {
@@ -276,7 +291,7 @@ export function trackRef(ref: ObjectRef<any>): void {
   internalsOf(ref).track(ref);
 }
 
-/** Where its task was submitted, if a task makes it. */
+/** Where it was made: put, or its task submitted. */
 export function siteOf(ref: ObjectRef<any>): CallSite | undefined {
   return internalsOf(ref).site(ref);
 }

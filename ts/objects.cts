@@ -15,10 +15,11 @@ import {
 } from './errors.cjs';
 import { errorOf, errorOfSync } from './failures.cjs';
 import { native } from './native.cjs';
-import { adoptRef, handleOf, makeRef, ObjectRef, setGetter, siteOf, trackRef } from './object-ref.cjs';
+import { adoptRef, type CallSite, handleOf, makeRef, ObjectRef, setGetter, siteOf, trackRef } from './object-ref.cjs';
 import { extentOf } from './range.cjs';
 import { withRoom, withRoomSoon } from './room.cjs';
 import { current, endWait, whenOver } from './runtime.cjs';
+import { callSite } from './sites.cjs';
 import {
   fromRaw,
   fromRawSync,
@@ -49,7 +50,10 @@ import { noteCopies, takeViolation, views } from './writes.cjs';
  */
 export function put<T>(value: T, options?: PutOptions): ObjectRef<Sealed<T>> {
   checkPut(value, options, 'put()');
-  return refOf(withRoom(() => store(value, options)));
+  return refOf(
+    withRoom(() => store(value, options)),
+    put,
+  );
 }
 
 function store(value: unknown, options: PutOptions | undefined): number {
@@ -59,9 +63,11 @@ function store(value: unknown, options: PutOptions | undefined): number {
   return withEncoded(value, (...parts) => native.putNamed(name, ttl, ...parts));
 }
 
-function refOf<T>(handle: number): ObjectRef<T> {
-  const ref = makeRef(handle);
-  if (native.refState(handle) === IN_STORE) trackRef(ref);
+/** A reference of a value that was stored; of one in the store the place of the call is kept. */
+function refOf<T>(handle: number, from: CallableFunction | CallSite): ObjectRef<T> {
+  if (native.refState(handle) !== IN_STORE) return makeRef(handle) as ObjectRef<T>;
+  const ref = makeRef(handle, typeof from === 'function' ? callSite(from) : from);
+  trackRef(ref);
   return ref as ObjectRef<T>;
 }
 
@@ -94,7 +100,9 @@ export async function putAsync<T>(
   options?.signal?.throwIfAborted();
   const { timeoutMs, signal, ...rest } = options ?? {};
   checkPut(value, rest, 'putAsync()');
-  return refOf(await withRoomSoon(() => store(value, rest), timeoutMs, signal));
+  // What called is not on the stack any more afterwards.
+  const site = callSite(putAsync);
+  return refOf(await withRoomSoon(() => store(value, rest), timeoutMs, signal), site);
 }
 
 function checkPutOptions(options: PutOptions | undefined, by: string): void {
@@ -592,7 +600,13 @@ export function allocate<A extends TypedArray>(
   return withRoom(() => allocateDraft(type, length));
 }
 
-setStore((draft) => put(draft));
+setStore((draft, from) => {
+  current();
+  return refOf(
+    withRoom(() => putValue(draft)),
+    from,
+  );
+});
 
 /**
  * The object that was put with a name, in the namespace of this session. Named objects outlive the process that stored

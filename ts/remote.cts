@@ -9,14 +9,13 @@ import { type CallSite, handleOf, makeRef, ObjectRef, session } from './object-r
 import { Finalizers } from './realm.cjs';
 import { withRoom } from './room.cjs';
 import { current } from './runtime.cjs';
+import { callSite } from './sites.cjs';
 import { checkOptions, flagsOf, needsOf, type Options, timeoutOf } from './task-options.cjs';
 import { contentHash, withParts, writeSmallCall } from './transfer.cjs';
 import type { ActorOptions, RemoteClass, RemoteFunction, TaskOptions } from './types.cjs';
 import { encode, warnOfLarge } from './values/index.cjs';
 
 const DEFAULT_RETRIES = 3;
-/** Frames kept of each call, enough to name the user's line. */
-const SITE_FRAMES = 8;
 
 type AnyFunction = (...args: any[]) => unknown;
 
@@ -153,17 +152,6 @@ export class Remote {
     held.register(captured, { ...captured });
     return captured;
   }
-}
-
-function callSite(below: AnyFunction): CallSite {
-  const site: CallSite = {};
-  const limit = Error.stackTraceLimit;
-  // Setting it takes as long as the frames do: the program's own limit serves when it is near ours.
-  const near = limit >= SITE_FRAMES / 2 && limit <= SITE_FRAMES * 2;
-  if (!near) Error.stackTraceLimit = SITE_FRAMES;
-  Error.captureStackTrace(site, below);
-  if (!near) Error.stackTraceLimit = limit;
-  return site;
 }
 
 function isClass(value: AnyFunction): boolean {

@@ -1,8 +1,9 @@
 /** Waiting for room in a full store. */
 import { threadId } from 'node:worker_threads';
 import { now, sleep } from './clock.cjs';
-import { ObjectStoreFullError } from './errors.cjs';
+import { ObjectStoreFullError, OutOfDiskError } from './errors.cjs';
 import { native, thread } from './native.cjs';
+import { biggestSites } from './sites.cjs';
 import { letGarbageGo, translated } from './transfer.cjs';
 
 const DEFAULT_PUT_TIMEOUT = 30_000;
@@ -26,11 +27,15 @@ function refusal(error: unknown): Refusal {
   return (error as { code?: unknown }).code === 'STORE_LIMIT' ? 'limit' : undefined;
 }
 
-/** What the program sees. */
+/** What the program sees. The node says who holds the memory; where this thread made what it holds, it knows itself. */
 function final(error: unknown): unknown {
+  if (error instanceof OutOfDiskError) {
+    error.message += ownSites();
+    return error;
+  }
   const code = (error as { code?: unknown }).code;
   if (!(error instanceof Error) || (code !== 'STORE_EXHAUSTED' && code !== 'STORE_LIMIT')) return error;
-  return new ObjectStoreFullError(error.message, {
+  return new ObjectStoreFullError(error.message + ownSites(), {
     cause: error,
     hint: 'dispose references with `using`, release views, wait with putAsync(), or raise objectStoreMemory',
   });
@@ -88,6 +93,11 @@ export async function withRoomSoon<R>(
       signal?.throwIfAborted(),
     );
   }
+}
+
+function ownSites(): string {
+  const sites = biggestSites();
+  return sites.length === 0 ? '' : `; of pid ${process.pid}: ${sites.join('; ')}`;
 }
 
 function patiently<R>(millis: number, ticket: number, last: boolean, call: () => R): R {

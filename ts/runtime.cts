@@ -11,6 +11,7 @@ import { atExit, native, thread } from './native.cjs';
 import { endSession, setEnded } from './object-ref.cjs';
 import { outer } from './realm.cjs';
 import { setPutTimeout } from './room.cjs';
+import { biggestSites } from './sites.cjs';
 import { checkSpilling, spillSettings } from './spilling.cjs';
 import * as system from './system.cjs';
 import { letGarbageGo, setCapacity, setInlineLimit, translated } from './transfer.cjs';
@@ -60,6 +61,7 @@ function onEvents(events: number[]): void {
       settle?.();
     } else if (event === TASK) thread.onTask?.();
     else if (event === COLLECT) letGarbageGo();
+    else if (event <= SITES) native.tellSites(SITES - event, biggestSites());
     else if (event === ABORT) thread.onAbort?.();
     else if (event === UNREAD) thread.onUnread?.(false);
     else if (event === NODE_GONE) onNodeGone();
@@ -85,6 +87,7 @@ const TASK = -1;
 const NODE_GONE = -3;
 const COLLECT = -2;
 const ABORT = -4;
+const SITES = -1000;
 const UNREAD = -5;
 
 /** Keeps the process alive while something is waited for; a worker always waits for tasks. */

@@ -13,11 +13,29 @@ interface NodeState {
   capacity: number;
   used: number;
   spilled: number;
+  file: number;
+  spilling: SpillingFigures;
   objects: number;
   pins: number;
   drafts: number;
   copied: number;
   workers: { workerId: string; pid: number; state: WorkerState['state'] }[];
+}
+
+/** What a node spilled and brought back since its start, and what is spilled or waits now. */
+export interface SpillingFigures {
+  /** Objects that are spilled now. */
+  objects: number;
+  spilledBytes: number;
+  spilledObjects: number;
+  /** Bytes per second, over the time in which something was written. */
+  spillThroughput: number;
+  restoredBytes: number;
+  restoredObjects: number;
+  /** Bytes per second, over the time in which something was read back. */
+  restoreThroughput: number;
+  /** Requests that wait for room. */
+  waiting: number;
 }
 
 async function nodeState(): Promise<NodeState> {
@@ -64,7 +82,9 @@ export const state: {
   listWorkers(): Promise<WorkerState[]>;
   summarizeTasks(): Promise<Record<string, Record<string, number>>>;
   /**
-   * The object store of this node. All but the counts of objects, pins and drafts are bytes. `copied` grows since the
+   * The object store of this node. All but the counts of objects, pins and drafts are bytes. `spilled` are objects that
+   * are in storage now; `file` those that the memory cannot take and that lie in a file on disk; `spilling` says what was
+   * written and brought back so far. `copied` grows since the
    * node's start by every value that a process copied into the store; what was filled in place (`allocate()`,
    * `Tensor.allocate()`) and values small enough to travel in messages add nothing. `inline` are the bytes of values that
    * this process keeps itself.
@@ -73,11 +93,13 @@ export const state: {
     used: number;
     capacity: number;
     spilled: number;
+    file: number;
     objects: number;
     pins: number;
     drafts: number;
     copied: number;
     inline: number;
+    spilling: SpillingFigures;
   }>;
 } = {
   listObjects: () => Promise.reject(notYet('state.listObjects()')),
@@ -89,7 +111,7 @@ export const state: {
     return workers.map(({ workerId, pid, state: activity }) => ({ workerId, pid, nodeId, state: activity }));
   },
   async memory() {
-    const { used, capacity, spilled, objects, pins, drafts, copied } = await nodeState();
-    return { used, capacity, spilled, objects, pins, drafts, copied, inline: native.inlineBytes() };
+    const { used, capacity, spilled, file, objects, pins, drafts, copied, spilling } = await nodeState();
+    return { used, capacity, spilled, file, objects, pins, drafts, copied, inline: native.inlineBytes(), spilling };
   },
 };

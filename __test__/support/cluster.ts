@@ -71,7 +71,8 @@ export function descriptors(pid: number): string[] {
   });
 }
 
-const ours = (target: string) => /memfd:|heliostat-\d+\//.test(target);
+// A file without a name shows as `/directory/#inode (deleted)`.
+const ours = (target: string) => /memfd:|heliostat-\d+\/|\/#\d+ \(deleted\)/.test(target);
 
 /** Workers of this process, by process id. */
 export async function workerPids(): Promise<number[]> {

@@ -57,6 +57,9 @@ pub(crate) fn of(env: Env) -> Option<PortId> {
 /// What is brought back has numbers from here on, behind those of waits.
 pub(crate) const RESTORES: f64 = 4_294_967_296.0;
 
+/// Questions where objects were made have numbers from here on downwards.
+const SITES: f64 = -1000.0;
+
 /// The news as numbers: waits are their numbers, what was brought back has others from [`RESTORES`] on, the rest is
 /// negative.
 pub(crate) fn numbers(scope: Scope, events: &[Event]) -> Value {
@@ -68,6 +71,7 @@ pub(crate) fn numbers(scope: Scope, events: &[Event]) -> Value {
             Event::Collect => -2.0,
             Event::Abort => -4.0,
             Event::Unread => -5.0,
+            Event::Sites(request) => SITES - f64::from(*request),
             Event::Restored(restore) => RESTORES + f64::from(*restore),
         })
     }))

@@ -206,17 +206,23 @@ raw_functions! {
     fn dispose = c"dispose" (handle) |scope| {
         let handle = scope.get_u32(handle)?;
         if let Some(client) = crate::runtime::entered() {
-            client.with_core(|core| core.dispose(handle));
+            return Ok(scope.bool(client.with_core(|core| {
+                core.dispose(handle);
+                core.lives(handle)
+            })));
         }
-        Ok(scope.undefined())
+        Ok(scope.bool(false))
     }
 
     /// The collector found the wrapper of a handle dead.
     fn collected = c"collected" (handle) |scope| {
         let handle = scope.get_u32(handle)?;
         if let Some(client) = crate::runtime::entered() {
-            client.with_core(|core| core.collected(handle));
+            return Ok(scope.bool(client.with_core(|core| {
+                core.collected(handle);
+                core.lives(handle)
+            })));
         }
-        Ok(scope.undefined())
+        Ok(scope.bool(false))
     }
 }

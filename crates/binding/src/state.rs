@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use heliostat_proto::message::{NodeState, Resources, WorkerActivity};
+use heliostat_proto::message::{NodeState, Resources, SpillingState, WorkerActivity};
 
 fn text(value: &str) -> String {
     let mut out = String::from('"');
@@ -30,7 +30,23 @@ fn amounts(resources: &Resources) -> String {
     )
 }
 
-/// `{ nodeId, total, available, labels, capacity, used, spilled, spilledObjects, spilledSoFar, restoredSoFar, waiting, objects, pins, drafts, copied, workers }`.
+fn spilling(state: &NodeState) -> String {
+    let SpillingState { spilled_bytes, spilled_objects, restored_bytes, restored_objects, waiting, .. } =
+        state.spilling;
+    let numbers = [
+        ("objects", state.spilled_objects as f64),
+        ("spilledBytes", spilled_bytes as f64),
+        ("spilledObjects", spilled_objects as f64),
+        ("spillThroughput", state.spilling.spill_throughput.round()),
+        ("restoredBytes", restored_bytes as f64),
+        ("restoredObjects", restored_objects as f64),
+        ("restoreThroughput", state.spilling.restore_throughput.round()),
+        ("waiting", waiting as f64),
+    ];
+    object(numbers.into_iter().map(|(name, number)| (name.to_owned(), format!("{number}"))))
+}
+
+/// `{ nodeId, total, available, labels, capacity, used, spilled, file, spilling, objects, pins, drafts, copied, workers }`.
 pub(crate) fn to_json(state: &NodeState) -> String {
     let workers: Vec<String> = state
         .workers
@@ -48,10 +64,7 @@ pub(crate) fn to_json(state: &NodeState) -> String {
         ("capacity", state.capacity),
         ("used", state.used),
         ("spilled", state.spilled),
-        ("spilledObjects", state.spilled_objects),
-        ("spilledSoFar", state.spilling.spilled_bytes),
-        ("restoredSoFar", state.spilling.restored_bytes),
-        ("waiting", state.spilling.waiting),
+        ("file", state.in_file),
         ("objects", state.objects),
         ("pins", state.pins),
         ("drafts", state.drafts),
@@ -63,6 +76,7 @@ pub(crate) fn to_json(state: &NodeState) -> String {
         ("available".to_owned(), amounts(&state.available)),
         ("labels".to_owned(), object(state.labels.iter().map(|(name, value)| (name.clone(), text(value))))),
         ("workers".to_owned(), format!("[{}]", workers.join(","))),
+        ("spilling".to_owned(), spilling(state)),
     ];
     object(fields.into_iter().chain(numbers.map(|(name, number)| (name.to_owned(), number.to_string()))))
 }

@@ -24,7 +24,9 @@ pub(crate) fn put_error(error: &PutError) -> Thrown {
         ) => "NODE_DIED",
         PutError::Expose(_) => "INTERNAL",
         // Told apart from a refusal after which it makes sense to wait.
-        PutError::Store(Store::Create(CreateError::Lease(LeaseError::Exhausted { disk, .. }))) => {
+        PutError::Store(Store::Create(CreateError::Lease(
+            LeaseError::Exhausted { disk, .. } | LeaseError::NoFile { disk, .. },
+        ))) => {
             if *disk {
                 "OUT_OF_DISK"
             } else {
@@ -313,6 +315,23 @@ raw_functions! {
     /// Bytes of values that this process keeps inline.
     fn inline_bytes = c"inlineBytes" () |scope| {
         Ok(scope.number(client()?.inline_bytes() as f64))
+    }
+
+    /// This process's own objects in the store, the largest first, at most so many: `[handle, bytes, ...]`.
+    fn stored_handles = c"storedHandles" (most) |scope| {
+        let (client, most) = (client()?, scope.get_u32(most)?);
+        let stored = client.with_core(|core| core.stored(most as usize));
+        let numbers = stored.into_iter().flat_map(|(handle, bytes)| [scope.u32(handle), scope.number(bytes as f64)]);
+        Ok(scope.array(numbers.collect::<Vec<_>>().into_iter()))
+    }
+
+    /// Answers the node's question where objects were made.
+    fn tell_sites = c"tellSites" (request, sites) |scope| {
+        let (client, request) = (client()?, scope.get_u32(request)?);
+        let sites: Result<Vec<String>, Thrown> =
+            scope.elements(sites)?.into_iter().map(|site| scope.get_string(site)).collect();
+        client.tell_sites(request.into(), sites?);
+        Ok(scope.undefined())
     }
 
     /// The same, or 3 when it is spilled, with the length of the serialised value in bytes.

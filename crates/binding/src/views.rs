@@ -14,7 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use heliostat_client::Client;
 use heliostat_proto::{Locator, ObjectId};
 use heliostat_shm::guard::{self, Guard, GuardError};
-use heliostat_store::Pin;
+use heliostat_shm::map::Window;
+use heliostat_store::{FILE_SEGMENT, Pin};
 use napi::sys;
 
 use crate::raw::{Env, Scope, Value, raw_functions};
@@ -43,10 +44,11 @@ impl Label {
 /// The parts of the window that JavaScript can reach, and what was written into.
 #[derive(Default)]
 struct Watch {
-    /// Watch the windows of the present membership, and of earlier ones whose views are still held.
-    guards: Vec<Guard>,
+    /// Watch the windows of the present membership, and of earlier ones whose views are still held, with the segment of
+    /// each.
+    guards: Vec<(Guard, u32)>,
     /// Live views by their place in the store: end, label, how many.
-    views: BTreeMap<u64, (u64, Label, u32)>,
+    views: BTreeMap<Place, (u64, Label, u32)>,
     /// Writes that were healed before anybody asked for them.
     written: Vec<String>,
 }
@@ -70,39 +72,44 @@ impl Watch {
     /// Undoes what was written and notes whose memory it was: before anybody asks, and before a pin goes, since the place
     /// may be another object's afterwards.
     fn settle(&mut self) {
-        for guard in self.guards.iter().filter(|guard| guard.is_dirty()) {
+        for (guard, segment) in self.guards.iter().filter(|(guard, _)| guard.is_dirty()) {
             for range in guard.heal().unwrap_or_default() {
-                let hit = self.views.range(..range.end).filter(|(_, (end, ..))| *end > range.start);
+                let before = self.views.range((*segment, 0)..(*segment, range.end));
+                let hit = before.filter(|(_, (end, ..))| *end > range.start);
                 self.written.extend(hit.map(|(_, (_, label, _))| label.text()));
             }
         }
     }
 
-    fn remove(&mut self, offset: u64) {
+    fn remove(&mut self, place: Place) {
         self.settle();
-        if let Some(entry) = self.views.get_mut(&offset) {
+        if let Some(entry) = self.views.get_mut(&place) {
             entry.2 -= 1;
             if entry.2 == 0 {
-                self.views.remove(&offset);
+                self.views.remove(&place);
             }
         }
+    }
+
+    fn guard(&mut self, window: &Arc<Window>, segment: u32) -> Result<(), GuardError> {
+        if !self.guards.iter().any(|(guard, _)| Arc::ptr_eq(guard.window(), window)) {
+            let guard = Guard::watch(Arc::clone(window))?;
+            self.guards.retain(|(old, _)| Arc::strong_count(old.window()) > 1);
+            self.guards.push((guard, segment));
+        }
+        Ok(())
     }
 }
 
 /// Guards the window of a new membership.
 pub(crate) fn watch(client: &Client) -> Result<(), GuardError> {
-    let guard = Guard::watch(Arc::clone(client.store().window()))?;
-    with_watch(|watch| {
-        watch.guards.retain(|old| Arc::strong_count(old.window()) > 1);
-        watch.guards.push(guard);
-    });
-    Ok(())
+    with_watch(|watch| watch.guard(client.store().window(), 0))
 }
 
 /// Keeps a view's object in place until the buffer is found dead, by its finalizer or by a sweep.
 struct Held {
     pin: Mutex<Option<Arc<Pin>>>,
-    offset: u64,
+    place: Place,
     length: u64,
 }
 
@@ -110,9 +117,16 @@ impl Held {
     fn let_go(&self) {
         let pin = self.pin.lock().unwrap_or_else(PoisonError::into_inner).take();
         if pin.is_some() {
-            with_watch(|watch| watch.remove(self.offset));
+            with_watch(|watch| watch.remove(self.place));
         }
     }
+}
+
+/// Segment, and the first byte there.
+type Place = (u32, u64);
+
+fn place_of(pin: &Pin, offset: usize) -> Place {
+    (pin.locator().segment, pin.locator().offset + offset as u64)
 }
 
 /// Place of a view's object, and which of its buffers it is.
@@ -197,9 +211,8 @@ pub(crate) fn external(
     let cached = with_cache(scope.env, |cache| cache.buffers.get(&key).and_then(|(weak, _)| deref(scope.env, *weak)));
     if let Some(buffer) = cached {
         // A write is reported under the name that the present reader knows.
-        let place = pin.locator().offset + offset as u64;
         with_watch(|watch| {
-            if let Some(view) = watch.views.get_mut(&place) {
+            if let Some(view) = watch.views.get_mut(&place_of(pin, offset)) {
                 view.1 = label;
             }
         });
@@ -229,9 +242,12 @@ pub(crate) fn external(
 }
 
 fn create(scope: Scope, pin: &Arc<Pin>, offset: usize, length: usize, label: Label) -> Option<(Value, Arc<Held>)> {
-    let place = pin.locator().offset + offset as u64;
+    let place = place_of(pin, offset);
+    if place.0 == FILE_SEGMENT && with_watch(|watch| watch.guard(pin.window(), place.0)).is_err() {
+        return None; // a copy can be written by whoever likes
+    }
     let address = pin.window_address().wrapping_add(offset);
-    let held = Arc::new(Held { pin: Mutex::new(Some(Arc::clone(pin))), offset: place, length: length as u64 });
+    let held = Arc::new(Held { pin: Mutex::new(Some(Arc::clone(pin))), place, length: length as u64 });
     let hint = Arc::into_raw(Arc::clone(&held)).cast_mut();
     let mut buffer = ptr::null_mut();
     // SAFETY: the window stays mapped and the object in place as long as the pin, which goes when the buffer is dead.
@@ -250,7 +266,7 @@ fn create(scope: Scope, pin: &Arc<Pin>, offset: usize, length: usize, label: Lab
         drop(unsafe { Arc::from_raw(hint) });
         return None;
     }
-    with_watch(|watch| watch.views.entry(place).or_insert((place + length as u64, label, 0)).2 += 1);
+    with_watch(|watch| watch.views.entry(place).or_insert((place.1 + length as u64, label, 0)).2 += 1);
     Some((buffer, held))
 }
 

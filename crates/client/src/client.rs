@@ -2,7 +2,7 @@
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -17,12 +17,14 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::daemon_end::DaemonEnd;
 use crate::error::ConnectError;
+use crate::inline::Mover;
 use crate::io;
 use crate::output::Printer;
 use crate::peers::{Handed, Peers};
 use crate::ports::{Event, Notify, PortId, Ports};
 use crate::restores::{Part, Restores};
 use crate::rpc::Calls;
+use crate::values::inline_max;
 use crate::watch::Watch;
 
 /// The event loop's other work waits for so long at most while messages follow each other.
@@ -79,6 +81,8 @@ pub(crate) struct Shared {
     pub(crate) ports: Ports,
     pub(crate) states: Calls<NodeState>,
     pub(crate) restores: Restores,
+    pub(crate) mover: Mover,
+    me: Weak<Shared>,
     pub(crate) parts: Calls<Part>,
     pub(crate) places: Calls<Option<String>>,
     pub(crate) named: Calls<Result<RefEntry, Failure>>,
@@ -118,7 +122,10 @@ impl Client {
             seat: store.params().client,
         };
         let printer = if options.print_output { Some(Printer::start()?) } else { None };
-        let shared = Arc::new(Shared {
+        let mover = Mover::new(inline_max(store.params().capacity));
+        let shared = Arc::new_cyclic(|me| Shared {
+            me: Weak::clone(me),
+            mover,
             core: Mutex::new(Core::new(identity)),
             changed: Condvar::new(),
             welcome,
@@ -415,6 +422,8 @@ impl Client {
     /// Leaves the node: blocks until the daemon has ended this driver's work and every line of its workers is written.
     pub fn leave(&self) {
         self.shared.left.store(true, Ordering::Release);
+        // It writes to the store, which is not this process's any more afterwards.
+        self.shared.mover.end();
         self.shared.daemon.send(&ToDaemon::Leave);
         // The io thread ends with the daemon's goodbye, or with the connection.
         self.join();
@@ -424,8 +433,14 @@ impl Client {
     pub fn abandon(&self) {
         self.shared.left.store(true, Ordering::Release);
         self.shared.stopping.store(true, Ordering::Release);
+        self.shared.mover.end();
         self.shared.daemon.wake();
         self.join();
+    }
+
+    /// Answers the daemon's question where this program made what it holds in the store.
+    pub fn tell_sites(&self, request: u64, sites: Vec<String>) {
+        self.shared.daemon.send(&ToDaemon::Sites { request, sites });
     }
 
     fn join(&self) {
@@ -505,6 +520,7 @@ impl Shared {
         if !freed.is_empty() {
             self.daemon.send(&ToDaemon::StoreFree { locators: freed });
         }
+        self.mover.look(core.inline_bytes(), &self.me);
     }
 
     /// The node ended: everything that waits learns it.

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 
 use heliostat_proto::message::{FromDaemon, PROTOCOL_VERSION, Role, ToDaemon, Welcome};
 use heliostat_shm::bell::{BELL_FDS, Ringer};
-use heliostat_store::{SEAT_FDS, Seat};
+use heliostat_store::{Seat, SeatParams};
 use heliostat_wire::{Channel, ChannelError, Inbox};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -21,8 +21,8 @@ pub(crate) fn hello(daemon: &Channel, role: Role) -> Result<(Welcome, Seat, Ring
         FromDaemon::Refused(failure) => return Err(ConnectError::Refused(failure)),
         _ => return Err(ConnectError::Unexpected),
     };
-    let params = heliostat_proto::frame::read(&welcome.seat)?;
-    let fds = (0..SEAT_FDS).map(|_| inbox.take_fd()).collect::<Result<Vec<OwnedFd>, _>>()?;
+    let params: SeatParams = heliostat_proto::frame::read(&welcome.seat)?;
+    let fds = (0..params.descriptors()).map(|_| inbox.take_fd()).collect::<Result<Vec<OwnedFd>, _>>()?;
     let bell = Ringer::open(inbox.take_fds::<BELL_FDS>()?)?;
     Ok((welcome, Seat::from_parts(params, fds)?, bell, inbox))
 }

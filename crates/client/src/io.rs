@@ -220,6 +220,7 @@ impl Reader<'_> {
             FromDaemon::Restored { request, failures } => shared.restored(request, failures),
             FromDaemon::Part { request, bytes } => drop(shared.parts.answer(request, bytes)),
             FromDaemon::Place { request, uri } => drop(shared.places.answer(request, uri)),
+            FromDaemon::Sites { request } => shared.ports.tell_main(Event::Sites(request as u32)),
             FromDaemon::Collect => shared.ports.tell_all(Event::Collect),
             FromDaemon::StoreLeased { request, body } => drop(shared.daemon.leases.answer(request, body)),
             FromDaemon::Connected { peer, ok, connect, .. } => {

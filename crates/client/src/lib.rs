@@ -9,6 +9,7 @@ mod client;
 mod daemon_end;
 mod error;
 mod hello;
+mod inline;
 mod io;
 mod named;
 mod output;

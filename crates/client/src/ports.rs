@@ -24,6 +24,8 @@ pub enum Event {
     Restored(RestoreId),
     /// Others wait for room in the store: what only garbage holds is to be let go of.
     Collect,
+    /// Where the program made what it holds in the store is to be told, in answer to this request.
+    Sites(u32),
     /// The code of a running task is to be told that it was aborted.
     Abort,
     /// A failed task's last reference went unread.

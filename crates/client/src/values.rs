@@ -29,11 +29,16 @@ pub struct Parts<'a> {
 }
 
 /// Values up to this many bytes are inline in any case: a place in the store would take about as much as they do.
-const ALWAYS_INLINE: u64 = 256;
+pub(crate) const ALWAYS_INLINE: u64 = 256;
 /// Bytes of inline values that a process keeps at most; with a smaller store, a tenth of its size.
 const INLINE_MAX: u64 = 256 << 20;
 /// Longer headers are written from where they are.
 const SMALL_HEADER: usize = 16 * 1024;
+
+/// Bytes of inline values that a process of a node with such a store keeps at most.
+pub(crate) fn inline_max(capacity: u64) -> u64 {
+    INLINE_MAX.min(capacity / 10)
+}
 
 /// As many as lie between two buffers at most.
 const ZEROS: [u8; 4096] = [0; 4096];
@@ -105,8 +110,7 @@ impl Client {
         if size <= ALWAYS_INLINE {
             return true;
         }
-        let most = INLINE_MAX.min(self.store().params().capacity / 10);
-        self.inline_bytes() + size <= most
+        self.inline_bytes() + size <= inline_max(self.store().params().capacity)
     }
 
     /// Zeroed memory for `length` bytes of data, and its address for the program to write to until it becomes an object

@@ -21,6 +21,7 @@ use crate::output::Unclaimed;
 use crate::pressure::Memory;
 use crate::restore::Restores;
 use crate::room::Room;
+use crate::sites::Sites;
 use crate::spawner::Order;
 use crate::spilling::{Spilling, Storage};
 use crate::store::Store;
@@ -46,6 +47,7 @@ pub(crate) struct Daemon {
     pub(crate) room: Room,
     pub(crate) spilling: Spilling,
     pub(crate) restores: Restores,
+    pub(crate) sites: Sites,
     pub(crate) processes: BTreeMap<WorkerId, Process>,
     pub(crate) children: BTreeMap<WorkerId, Child>,
     /// Children that did not connect yet, by the token that each was given.
@@ -102,6 +104,7 @@ impl Daemon {
                 room: Room::new(),
                 spilling,
                 restores: Restores::default(),
+                sites: Sites::default(),
                 processes: BTreeMap::new(),
                 children: BTreeMap::new(),
                 tokens: HashMap::new(),

@@ -24,7 +24,7 @@ use crate::listener;
 use crate::pressure;
 use crate::session::{Session, SessionError};
 use crate::spawner::{Outcome, Spawner};
-use crate::spilling::Storage;
+use crate::spilling::{SpillConfig, Storage};
 use crate::store::{Inner, Store};
 use crate::workers::How;
 
@@ -32,6 +32,10 @@ use crate::workers::How;
 const KILLED_GRACE: Duration = Duration::from_secs(5);
 /// How long a node that stops lets processes take their last messages.
 const FAREWELL: Duration = Duration::from_millis(250);
+
+/// Objects that the store's memory can't take have a file of so many times its size, or of the least if that is more.
+const FILE_FACTOR: u64 = 16;
+const FILE_LEAST: u64 = 64 << 30;
 
 /// A node could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -118,7 +122,11 @@ impl Node {
         let mut store = StoreConfig::new(config.store_capacity);
         // A store that fills up must not make memory so short that workers are ended for it.
         store.memory_reserve = store.memory_reserve.max(config.memory.threshold(headroom().total).saturating_mul(2));
-        let store = Inner::new(StoreDaemon::create(store)?);
+        let mut store = StoreDaemon::create(store)?;
+        if let Some(spilling) = &config.spilling {
+            give_file(&mut store, spilling, session.dir(), config.store_capacity);
+        }
+        let store = Inner::new(store);
         let storage = Storage::open(config.spilling.as_ref(), session.dir())?;
         let (command_sender, commands) = unbounded_channel();
         let (outcome_sender, outcomes) = unbounded_channel();
@@ -191,6 +199,24 @@ impl NodeHandle {
 impl Drop for NodeHandle {
     fn drop(&mut self) {
         self.stop(Duration::ZERO);
+    }
+}
+
+/// Gives the store a file for what its memory can't take, beside the objects that are spilled, or in the session's
+/// directory. Where neither can have one, the memory is the limit of a single object.
+fn give_file(store: &mut StoreDaemon, spilling: &SpillConfig, session_dir: &Path, capacity: u64) {
+    let local = spilling.uris.iter().filter_map(|uri| match uri.split_once("://") {
+        None => Some(PathBuf::from(uri)),
+        Some(("file", path)) => Some(PathBuf::from(path)),
+        Some(_) => None,
+    });
+    let size = capacity.saturating_mul(FILE_FACTOR).max(FILE_LEAST);
+    for dir in local.chain([session_dir.to_owned()]) {
+        // A file system may allow no files of that size.
+        let mut sizes = [size, FILE_LEAST, capacity.saturating_mul(2)].into_iter();
+        if std::fs::create_dir_all(&dir).is_ok() && sizes.any(|size| store.keep_file_in(&dir, size).is_ok()) {
+            return;
+        }
     }
 }
 

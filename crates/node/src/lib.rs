@@ -35,6 +35,7 @@ mod requests;
 mod restore;
 mod room;
 mod session;
+mod sites;
 mod spawner;
 mod spilling;
 mod state;

@@ -51,6 +51,10 @@ impl Daemon {
                 self.end_restore(from, request);
                 return true;
             }
+            ToDaemon::Sites { request, sites } => {
+                self.on_sites(from, request, sites);
+                return true;
+            }
             ToDaemon::ReadPart { request, locator, start, length } => {
                 self.read_part(from, request, &locator, start, length);
                 return true;

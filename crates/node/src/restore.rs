@@ -2,14 +2,21 @@
 //! is admitted as a whole.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use heliostat_proto::message::{FromDaemon, PART_MAX};
 use heliostat_proto::{Bytes, Failure, Locator, WorkerId};
+use heliostat_spill::Key;
 use heliostat_spill::RestoreError;
-use heliostat_store::{BeginRestoreError, LeaseError, Restore, StoreDaemon, Target};
+use heliostat_store::{BeginRestoreError, FileTarget, LeaseError, Restore, StoreDaemon, Target};
 
 use crate::daemon::Daemon;
 use crate::spilling::{Done, Place, Traces, place};
+
+/// What goes to the store's file is read in parts of so many bytes.
+const POUR: u64 = 32 << 20;
+/// How often objects that were brought back to the file are looked at: they leave when nobody reads them.
+const LEAVE_FILE: Duration = Duration::from_secs(1);
 
 /// Requests that are under way, or whose askers did not say yet that they have what they need.
 #[derive(Debug, Default)]
@@ -18,6 +25,8 @@ pub(crate) struct Restores {
     requests: HashMap<u64, Request>,
     /// Objects that are being read, and the requests that wait for each.
     reading: HashMap<Place, Vec<u64>>,
+    /// Somebody looks, from time to time, which objects can leave the store's file.
+    leaving: bool,
 }
 
 #[derive(Debug)]
@@ -36,8 +45,21 @@ struct Request {
 #[derive(Debug, Default)]
 pub(crate) struct Admitted {
     targets: Vec<(Locator, Target)>,
+    /// Places in the store's file.
+    files: Vec<(Locator, FileTarget)>,
     under_way: Vec<Place>,
     gone: Vec<Place>,
+}
+
+/// An object on its way to the store's file.
+#[derive(Debug)]
+pub(crate) struct Pour {
+    locator: Locator,
+    key: Key,
+    target: FileTarget,
+    /// So many bytes are there.
+    at: u64,
+    buffer: Vec<u8>,
 }
 
 impl Restores {
@@ -59,22 +81,42 @@ impl Restores {
         self.requests.get(&id).map_or(&[], |request| &request.locators)
     }
 
+    fn note_reading(&mut self, locator: &Locator, id: u64) {
+        self.reading.insert(place(locator), vec![id]);
+        if let Some(request) = self.requests.get_mut(&id) {
+            request.missing.insert(place(locator));
+        }
+    }
+
     pub(crate) fn is_reading(&self) -> bool {
         !self.reading.is_empty()
     }
 }
 
-/// Takes memory for all of a request's objects, or for none.
-pub(crate) fn admit(daemon: &mut StoreDaemon, locators: &[Locator]) -> Result<Admitted, LeaseError> {
+/// Where a request's objects go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whereto {
+    Memory,
+    File,
+}
+
+/// Takes memory, or places in the store's file, for all of a request's objects, or for none.
+pub(crate) fn admit(daemon: &mut StoreDaemon, locators: &[Locator], whereto: Whereto) -> Result<Admitted, LeaseError> {
     let mut admitted = Admitted::default();
     for locator in locators {
-        match daemon.begin_restore(locator) {
+        let begun = match whereto {
+            Whereto::Memory => daemon.begin_restore(locator),
+            Whereto::File => daemon.begin_restore_to_file(locator),
+        };
+        match begun {
             Ok(Restore::Present) => {}
             Ok(Restore::UnderWay) => admitted.under_way.push(place(locator)),
             Ok(Restore::Into(target)) => admitted.targets.push((*locator, target)),
+            Ok(Restore::IntoFile(target)) => admitted.files.push((*locator, target)),
             Err(BeginRestoreError::Memory(error)) => {
-                for (locator, target) in admitted.targets {
-                    drop(target);
+                let Admitted { targets, files, .. } = admitted;
+                let targets = targets.into_iter().map(|(locator, _)| locator);
+                for locator in targets.chain(files.into_iter().map(|(locator, _)| locator)) {
                     daemon.finish_restore(&locator, false);
                 }
                 return Err(error);
@@ -96,29 +138,105 @@ impl Daemon {
             .requests
             .insert(id, Request { from, number: request, locators, admitted: false, missing, failures });
         // Who reads does not stand in line behind those who write, unless there is no room.
-        let work = self.store.work(true, move |daemon| admit(daemon, &wanted));
+        let work = self.store.work(true, move |daemon| admit(daemon, &wanted, Whereto::Memory));
         self.when(work, move |daemon, result| match result {
             Ok(admitted) => daemon.begin_restores(id, admitted),
             Err(error) => daemon.restore_waits(id, error),
         });
     }
 
+    /// The memory can't take what a request needs: its objects are brought back to the store's file.
+    pub(crate) fn restore_to_file(&mut self, id: u64) {
+        let wanted = self.restores.locators(id).to_vec();
+        let bytes = wanted.iter().map(|locator| locator.length).sum();
+        let work = self.store.work(true, move |daemon| admit(daemon, &wanted, Whereto::File));
+        self.when(work, move |daemon, result| match result {
+            Ok(admitted) => {
+                if !admitted.files.is_empty() {
+                    daemon.tell_of_file(bytes);
+                    daemon.leave_file_later();
+                }
+                daemon.begin_restores(id, admitted);
+            }
+            Err(error) => {
+                let Some(request) = daemon.restores.requests.get(&id) else { return };
+                daemon.room.enter_restore(request.from, id, bytes, error, true);
+                daemon.make_room();
+            }
+        });
+    }
+
+    /// Objects that were brought back to the store's file leave it when nobody reads them any more.
+    fn leave_file_later(&mut self) {
+        if std::mem::replace(&mut self.restores.leaving, true) {
+            return;
+        }
+        self.after(LEAVE_FILE, |daemon| {
+            let keep = daemon.restores.kept();
+            let work = daemon.store.work(true, move |store| {
+                store.leave_file(|locator| keep.contains(&place(locator)));
+                (store.has_visitors_in_file(), Traces::of(store))
+            });
+            daemon.when(work, |daemon, (any, traces)| {
+                daemon.note(traces);
+                daemon.restores.leaving = false;
+                if any {
+                    daemon.leave_file_later();
+                }
+            });
+        });
+    }
+
+    /// Reads the next part of an object that goes to the store's file.
+    pub(crate) fn pour(&self, pour: Pour) {
+        let Pour { locator, key, target, at, mut buffer } = pour;
+        let results = self.spilling.results.clone();
+        let Some(engine) = self.spilling.engine.as_ref().filter(|_| at < target.length()) else {
+            // After its end the node needs no answers.
+            return drop(results.send(Done::Restored(locator, Ok(()))));
+        };
+        buffer.resize(POUR.min(target.length() - at) as usize, 0);
+        engine.read_range(&key, at, buffer, move |buffer, result| {
+            let written = result.and_then(|()| {
+                let failed = |error: std::io::Error| RestoreError::Unavailable {
+                    uri: "the store's file".into(),
+                    detail: error.to_string(),
+                };
+                target.write_at(at, &buffer).map_err(failed)
+            });
+            let _ = results.send(match written {
+                Ok(()) => {
+                    let at = at + buffer.len() as u64;
+                    Done::Poured(Pour { locator, key, target, at, buffer })
+                }
+                Err(error) => Done::Restored(locator, Err(error)),
+            });
+        });
+    }
+
     fn restore_waits(&mut self, id: u64, error: LeaseError) {
         let Some(request) = self.restores.requests.get(&id) else { return };
-        let bytes = request.locators.iter().map(|locator| locator.length).sum();
-        self.room.enter_restore(request.from, id, bytes, error);
+        let bytes: u64 = request.locators.iter().map(|locator| locator.length).sum();
+        if bytes > self.config.store_capacity {
+            return self.restore_to_file(id);
+        }
+        self.room.enter_restore(request.from, id, bytes, error, false);
         self.make_room();
     }
 
     /// Memory was taken: reads what is not being read already.
     pub(crate) fn begin_restores(&mut self, id: u64, admitted: Admitted) {
-        let Admitted { targets, under_way, gone } = admitted;
-        for (locator, target) in targets {
-            let object = place(&locator);
-            self.restores.reading.insert(object, vec![id]);
-            if let Some(request) = self.restores.requests.get_mut(&id) {
-                request.missing.insert(object);
+        let Admitted { targets, files, under_way, gone } = admitted;
+        for (locator, target) in files {
+            self.restores.note_reading(&locator, id);
+            match self.spilling.keys.get(&place(&locator)) {
+                Some(key) => self.pour(Pour { locator, key: *key, target, at: 0, buffer: Vec::new() }),
+                None => drop(self.spilling.results.send(Done::Restored(locator, Err(RestoreError::NotSpilled)))),
             }
+        }
+        for (locator, target) in targets {
+            self.restores.note_reading(&locator, id);
+            let object = place(&locator);
             let results = self.spilling.results.clone();
             match (self.spilling.keys.get(&object), &self.spilling.engine) {
                 (Some(key), Some(engine)) => engine.restore(key, target, move |target, result| {

@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use heliostat_proto::message::{FromDaemon, Patience, WorkerActivity};
 use heliostat_proto::{Failure, Locator, WorkerId};
-use heliostat_store::{LeaseError, LeaseGrant, LeaseRequest, StoreDaemon};
+use heliostat_store::{HolderKind, LeaseError, LeaseGrant, LeaseRequest, StoreDaemon};
 use tokio::time::Instant;
 
 use crate::daemon::Daemon;
-use crate::restore::{self, Admitted, Restores};
+use crate::restore::{self, Admitted, Restores, Whereto};
 use crate::spilling::{Place, Traces, place};
 use crate::store::SHORT_MAX;
 
@@ -53,6 +53,8 @@ struct Waiter {
     since: Instant,
     until: Option<Instant>,
     last: bool,
+    /// The store's file was tried, in vain.
+    no_file: bool,
     /// It is being tried: its answer comes from that.
     trying: bool,
     error: LeaseError,
@@ -130,15 +132,20 @@ impl Room {
         let number = self.next;
         self.next += 1;
         let since = Instant::now();
-        let waiter = Waiter { number, from, ticket, want, bytes, since, until, last: false, trying: false, error };
+        let (last, no_file, trying) = (false, false, false);
+        let waiter = Waiter { number, from, ticket, want, bytes, since, until, last, no_file, trying, error };
         match self.position(from, ticket) {
             Some(at) => self.line[at] = Waiter { since: self.line[at].since, ..waiter },
             None => self.line.push_back(waiter),
         }
     }
 
-    pub(crate) fn enter_restore(&mut self, from: WorkerId, id: u64, bytes: u64, error: LeaseError) {
+    /// `no_file`: the store's file can't take it either.
+    pub(crate) fn enter_restore(&mut self, from: WorkerId, id: u64, bytes: u64, error: LeaseError, no_file: bool) {
         self.enter(from, 0, Want::Restore(id), bytes, None, error);
+        if let Some(waiter) = self.line.back_mut() {
+            waiter.no_file = no_file;
+        }
     }
 
     fn leave(&mut self, from: WorkerId, ticket: u64) {
@@ -151,7 +158,9 @@ impl Room {
 fn bytes_of(wish: &LeaseRequest) -> u64 {
     match wish {
         LeaseRequest::Small { least, .. } => *least,
-        LeaseRequest::Extent { bytes, .. } | LeaseRequest::Unbacked { bytes, .. } => *bytes,
+        LeaseRequest::Extent { bytes, .. }
+        | LeaseRequest::Unbacked { bytes, .. }
+        | LeaseRequest::File { bytes, .. } => *bytes,
         LeaseRequest::Table { .. } => 0,
     }
 }
@@ -160,8 +169,23 @@ fn is_long(wish: &LeaseRequest) -> bool {
     match wish {
         LeaseRequest::Small { least: bytes, .. } | LeaseRequest::Extent { bytes, .. } => *bytes > SHORT_MAX,
         LeaseRequest::Unbacked { .. } => false,
-        LeaseRequest::Table { .. } => true,
+        LeaseRequest::Table { .. } | LeaseRequest::File { .. } => true,
     }
+}
+
+/// The same object in the store's file.
+fn in_file(wish: &LeaseRequest) -> Option<LeaseRequest> {
+    match *wish {
+        LeaseRequest::Extent { slot, generation, bytes } | LeaseRequest::Unbacked { slot, generation, bytes } => {
+            Some(LeaseRequest::File { slot, generation, bytes })
+        }
+        _ => None,
+    }
+}
+
+/// There is memory enough, but not in one piece.
+fn is_scattered(error: &LeaseError) -> bool {
+    matches!(error, LeaseError::Full { requested, free, .. } if free >= requested)
 }
 
 fn is_short_of_memory(error: &LeaseError) -> bool {
@@ -178,7 +202,8 @@ impl Daemon {
             Some(at) => at == 0,
             None => self.room.line.is_empty(),
         };
-        if !first && bytes_of(&wish) > SMALL {
+        let in_file = matches!(wish, LeaseRequest::File { .. });
+        if !first && !in_file && bytes_of(&wish) > SMALL {
             let error = LeaseError::Full { requested: bytes_of(&wish), free: 0, largest: 0 };
             self.wait_for_room(&asked, error);
             return true;
@@ -190,6 +215,9 @@ impl Daemon {
                 Err(error) if is_short_of_memory(&error) => daemon.wait_for_room(&asked, error),
                 result => {
                     daemon.room.leave(from, patience.ticket);
+                    if in_file && result.is_ok() {
+                        daemon.tell_of_file(bytes_of(&wish));
+                    }
                     daemon.answer_lease(from, request, &result);
                     daemon.spill_if_needed();
                 }
@@ -259,6 +287,7 @@ impl Daemon {
         self.after(TICK, |daemon| {
             daemon.room.ticking = false;
             daemon.expire();
+            daemon.give_files_if_still();
             daemon.give_up_if_still();
             daemon.try_line();
             daemon.make_room();
@@ -311,7 +340,7 @@ impl Daemon {
                 .map(|(number, attempt)| {
                     let tried = match attempt {
                         Try::Memory(seat, wish) => Tried::Memory(daemon.lease(seat, wish)),
-                        Try::Restore(locators) => Tried::Restore(restore::admit(daemon, &locators)),
+                        Try::Restore(locators) => Tried::Restore(restore::admit(daemon, &locators, Whereto::Memory)),
                     };
                     (number, tried)
                 })
@@ -395,12 +424,62 @@ impl Daemon {
         }
     }
 
-    /// When nobody is left who could make room, the first in line is told.
-    fn give_up_if_still(&mut self) {
-        let still = self.room.progress.elapsed() > STILL
+    /// Whether nothing makes room at the moment.
+    fn is_still(&self) -> bool {
+        self.room.progress.elapsed() > STILL
             && !self.spilling.is_busy()
             && !self.spilling.may_help()
-            && !self.restores.is_reading();
+            && !self.restores.is_reading()
+    }
+
+    /// Who reads does not wait for those who hold the memory: when nothing makes room, objects are brought back to the
+    /// store's file.
+    fn give_files_if_still(&mut self) {
+        let waits = |waiter: &Waiter| !waiter.trying && !waiter.no_file && waiter.since.elapsed() > STILL;
+        while self.is_still()
+            && let Some(at) = self.room.line.iter().position(|w| matches!(w.want, Want::Restore(_)) && waits(w))
+            && let Some(Waiter { want: Want::Restore(id), .. }) = self.room.line.remove(at)
+        {
+            self.restore_to_file(id);
+        }
+        if !self.is_still() || self.spilling.engine.is_none() {
+            return;
+        }
+        let scattered: Vec<u64> = self
+            .room
+            .line
+            .iter_mut()
+            .filter(|waiter| waits(waiter) && is_scattered(&waiter.error))
+            .filter_map(|waiter| {
+                waiter.trying = matches!(waiter.want, Want::Memory { wish, .. } if in_file(&wish).is_some());
+                waiter.trying.then_some(waiter.number)
+            })
+            .collect();
+        scattered.into_iter().for_each(|number| self.put_in_file(number));
+    }
+
+    /// Who puts has the store's file as well where memory is free, but in too many pieces for the object.
+    fn put_in_file(&mut self, number: u64) {
+        let Some(waiter) = self.room.line.iter().find(|waiter| waiter.number == number) else { return };
+        let Want::Memory { wish, seat, .. } = waiter.want else { return };
+        let (Some(wish), bytes) = (in_file(&wish), waiter.bytes) else { return };
+        let work = self.store.work(true, move |daemon| daemon.lease(seat, wish));
+        self.when(work, move |daemon, result| {
+            // Whose process has ended meanwhile is not there any more; what it was granted went with its seat.
+            let Some(at) = daemon.room.line.iter().position(|waiter| waiter.number == number) else { return };
+            if result.is_err() {
+                let waiter = &mut daemon.room.line[at];
+                (waiter.trying, waiter.no_file) = (false, true);
+                return;
+            }
+            daemon.tell_of_file(bytes);
+            daemon.on_tried(number, Tried::Memory(result));
+        });
+    }
+
+    /// When nobody is left who could make room, the first in line is told.
+    fn give_up_if_still(&mut self) {
+        let still = self.is_still();
         let Some(first) = self.room.line.iter().find(|waiter| !matches!(waiter.want, Want::Nothing)) else { return };
         if !still || first.trying || first.since.elapsed() < STILL {
             return;
@@ -430,8 +509,16 @@ impl Daemon {
         let work = self.store.work(true, |daemon| daemon.holders(HOLDERS).unwrap_or_default());
         self.when(work, move |daemon, holders| {
             let disk = refused.is_some();
-            let exhausted = LeaseError::Exhausted { error: Box::new(error), tried, holders, disk };
-            daemon.answer_lease(from, request, &Err(exhausted));
+            let pids = holders.iter().map(|holder| holder.pid).collect();
+            // The one who is refused knows his own.
+            daemon.ask_sites(&pids, from, move |daemon, mut told| {
+                let mut holders = holders;
+                for holder in holders.iter_mut().filter(|holder| holder.kind == HolderKind::Owner) {
+                    holder.sites = told.remove(&holder.pid).unwrap_or_default();
+                }
+                let exhausted = LeaseError::Exhausted { error: Box::new(error), tried, holders, disk };
+                daemon.answer_lease(from, request, &Err(exhausted));
+            });
         });
     }
 

@@ -13,6 +13,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::time::Instant;
 
 use crate::daemon::Daemon;
+use crate::restore::Pour;
 
 /// After a refusal of all storage nothing is written for so long.
 const BACK_OFF: Duration = Duration::from_millis(500);
@@ -20,6 +21,11 @@ const BACK_OFF: Duration = Duration::from_millis(500);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// The first line about the amount that was spilled comes at so many bytes, the next ones at each doubling.
 const FIRST_LINE: u64 = 1 << 30;
+
+/// Damaged segments of one target are told of together for so long after the first one.
+const FOLD: Duration = Duration::from_secs(10);
+/// So many of them are named.
+const NAMED: usize = 8;
 
 /// How a node spills.
 #[derive(Debug, Clone)]
@@ -64,6 +70,7 @@ pub(crate) fn place(locator: &Locator) -> Place {
 pub(crate) enum Done {
     Spilled(Locator, u64, Result<(), SpillError>),
     Restored(Locator, Result<(), RestoreError>),
+    Poured(Pour),
     Event(Event),
 }
 
@@ -103,6 +110,11 @@ pub(crate) struct Spilling {
     pub(crate) results: UnboundedSender<Done>,
     /// Bytes in use above which objects leave.
     threshold: u64,
+    /// So many leave together, at least, where there are so many.
+    batch: u64,
+    /// So many are on their way out at a time, so that the storage always has something to write, unless somebody wants
+    /// more at once.
+    most: u64,
     /// Bytes in use, as the store's daemon said last.
     used: u64,
     /// Before, nobody looks for objects that can leave.
@@ -120,6 +132,9 @@ pub(crate) struct Spilling {
     /// Why nothing was written the last time, and until when nothing is tried.
     pub(crate) refused: Option<(String, Instant)>,
     next_line: u64,
+    /// It was told that the store has a file.
+    told_of_file: bool,
+    damaged: BTreeMap<String, Vec<u64>>,
 }
 
 /// What a look found.
@@ -151,10 +166,13 @@ impl Spilling {
         capacity: u64,
     ) -> Self {
         let threshold = config.map_or(u64::MAX, |config| (capacity as f64 * config.threshold) as u64);
+        let batch = config.map_or(0, |config| config.min_spilling_size.min(capacity / 16));
         Self {
             engine,
             results,
             threshold,
+            batch,
+            most: capacity / 4,
             used: 0,
             next_look: Instant::now(),
             keys: HashMap::new(),
@@ -164,6 +182,8 @@ impl Spilling {
             dry: false,
             refused: None,
             next_line: FIRST_LINE,
+            told_of_file: false,
+            damaged: BTreeMap::new(),
         }
     }
 
@@ -235,6 +255,7 @@ impl Daemon {
                     spilled.push((locator, result.is_ok() && !kept));
                 }
                 Done::Restored(locator, result) => restored.push((locator, result)),
+                Done::Poured(pour) => self.pour(pour),
                 Done::Event(event) => self.tell_event(&event),
             }
         }
@@ -248,16 +269,19 @@ impl Daemon {
 
     /// Starts to spill when the store's use has passed the threshold, or somebody waits for room.
     pub(crate) fn spill_if_needed(&mut self) {
-        let wanted = self.room.wanted();
-        let above = self.spilling.used > self.spilling.threshold;
-        if self.spilling.is_busy() || !self.spilling.can_help() || !(wanted > 0 || above) {
+        let Spilling { threshold, batch, most, writing, used, .. } = self.spilling;
+        // What is on its way out counts as gone; if it is not enough, that will be seen when it is.
+        let wanted = self.room.wanted().saturating_sub(writing);
+        let above = used.saturating_sub(writing).saturating_sub(threshold);
+        let room = most.saturating_sub(writing);
+        let bytes = if wanted > 0 { above.max(wanted).max(batch) } else { above.max(batch).min(room) };
+        if self.spilling.looking || !self.spilling.can_help() || wanted.max(above) == 0 || bytes == 0 {
             return;
         }
         self.spilling.looking = true;
         let mut keep: HashSet<Place> = self.restores.kept();
         keep.extend(self.room.wanted_objects(&self.restores));
-        let threshold = self.spilling.threshold;
-        let work = self.store.work(true, move |daemon| look(daemon, wanted, threshold, &keep));
+        let work = self.store.work(true, move |daemon| look(daemon, bytes, &keep));
         self.when(work, move |daemon, found| daemon.begin_spills(found, wanted > 0));
     }
 
@@ -271,7 +295,9 @@ impl Daemon {
         if self.spilling.dry {
             self.spilling.next_look = Instant::now() + LOOK_AGAIN;
         }
+        let mut sum = 0;
         for (locator, id, bytes, content) in begun {
+            sum += bytes;
             let key = Key { id, generation: self.spilling.next };
             self.spilling.next = self.spilling.next.wrapping_add(1);
             self.spilling.keys.insert(place(&locator), key);
@@ -282,11 +308,13 @@ impl Daemon {
                 let _ = results.send(Done::Spilled(locator, bytes, result));
             });
         }
-        if hurry {
+        if hurry || sum >= self.spilling.batch {
             engine.flush();
         }
         if left > 0 {
             self.room_was_made();
+        } else if !self.spilling.dry {
+            self.spill_if_needed();
         }
     }
 
@@ -343,6 +371,45 @@ impl Daemon {
         ));
     }
 
+    /// A line, once, when the store's file is used for the first time.
+    pub(crate) fn tell_of_file(&mut self, bytes: u64) {
+        if std::mem::replace(&mut self.spilling.told_of_file, true) {
+            return;
+        }
+        let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+        self.tell_drivers(&format!(
+            "{} MiB of objects find no room in the store's memory of {} MiB: they are kept in a file on disk, where reading \
+             and writing is slower; raise objectStoreMemory to avoid that (this is said once)",
+            mib(bytes),
+            mib(self.config.store_capacity),
+        ));
+    }
+
+    /// Tells of damaged storage: at once of the first segment of a target, of further ones in one line for some time.
+    fn tell_damage(&mut self, uri: &str, segment: u64, detail: &str) {
+        if let Some(more) = self.spilling.damaged.get_mut(uri) {
+            return more.push(segment);
+        }
+        self.spilling.damaged.insert(uri.to_owned(), Vec::new());
+        self.tell_drivers(&format!("segment {segment} in {uri} is damaged: {detail}"));
+        self.tell_more_damage_later(uri.to_owned());
+    }
+
+    fn tell_more_damage_later(&self, uri: String) {
+        self.after(FOLD, move |daemon| {
+            let more = daemon.spilling.damaged.get_mut(&uri).map(std::mem::take).unwrap_or_default();
+            if more.is_empty() {
+                daemon.spilling.damaged.remove(&uri);
+                return;
+            }
+            let named: Vec<String> = more.iter().take(NAMED).map(u64::to_string).collect();
+            let rest = if more.len() > NAMED { ", ..." } else { "" };
+            let (count, named) = (more.len(), named.join(", "));
+            daemon.tell_drivers(&format!("{count} more segments in {uri} are damaged: {named}{rest}"));
+            daemon.tell_more_damage_later(uri);
+        });
+    }
+
     fn tell_event(&mut self, event: &Event) {
         match event {
             Event::Suspended { uri, why, detail } => {
@@ -356,7 +423,7 @@ impl Daemon {
                 self.tell_drivers(&format!("what ended sessions left in {uri} cannot be removed: {detail}"));
             }
             Event::Damaged { uri, segment, detail } => {
-                self.tell_drivers(&format!("segment {segment} in {uri} is damaged: {detail}"));
+                self.tell_damage(uri, *segment, detail);
             }
             _ => {}
         }
@@ -372,14 +439,9 @@ impl Daemon {
     }
 }
 
-/// Finds objects that can leave, so many that the use falls below the threshold and `wanted` bytes come free.
-fn look(daemon: &mut StoreDaemon, wanted: u64, threshold: u64, keep: &HashSet<Place>) -> Found {
-    let bytes = daemon.used().saturating_sub(threshold).max(wanted);
+/// Finds objects that can leave, until so many bytes come free.
+fn look(daemon: &mut StoreDaemon, bytes: u64, keep: &HashSet<Place>) -> Found {
     let mut found = Found { begun: Vec::new(), left: 0, traces: Traces::default() };
-    if bytes == 0 {
-        found.traces = Traces::of(daemon);
-        return found;
-    }
     // An error says that the table's extent is unknown: then nothing can be found.
     let candidates = daemon.spill_candidates(bytes, |locator| keep.contains(&place(locator))).unwrap_or_default();
     let copied: Vec<(Locator, bool)> =

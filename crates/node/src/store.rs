@@ -111,7 +111,7 @@ impl Store {
             let identity = Identity::of(pid).map_err(|error| refuse(&error))?;
             let seat = daemon.join(identity).map_err(|error| refuse(&error))?;
             let params = postcard::to_stdvec(&seat.params).map_err(|error| refuse(&error))?;
-            Ok(Seat { client: seat.params.client, params, fds: seat.fds.into() })
+            Ok(Seat { client: seat.params.client, params, fds: seat.into_fds() })
         })
     }
 
@@ -220,6 +220,7 @@ impl Daemon {
                 copied: stats.copied,
                 spilled: stats.spilled,
                 spilled_objects: stats.spilled_objects,
+                in_file: stats.file,
                 spilling: SpillingState { waiting: daemon.room.waiting(), ..daemon.spilling.state() },
                 ..daemon.state()
             };

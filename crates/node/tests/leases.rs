@@ -37,7 +37,7 @@ fn a_leased_worker_answers_over_a_direct_connection() {
     let temp = tempfile::tempdir().unwrap();
     let node = start(config(temp.path(), 2.0));
     let mut driver = Client::driver(&node);
-    assert_eq!(driver.seat.len(), heliostat_store::SEAT_FDS);
+    assert_eq!(driver.seat.len(), heliostat_store::SEAT_FDS + 1, "with that of the store's file");
     assert_eq!(driver.welcome.node, node.node_id());
     assert_ne!(driver.welcome.job, heliostat_proto::JobId::default());
     let mut worker = driver.lease(cpus(1.0));

@@ -139,6 +139,13 @@ pub enum ToDaemon {
         /// The request.
         request: u64,
     },
+    /// Answers [`FromDaemon::Sites`].
+    Sites {
+        /// The request this answers.
+        request: u64,
+        /// Where the program made what it holds in the store, those with most bytes first, as texts for people.
+        sites: Vec<String>,
+    },
     /// Asks for some bytes of an object without bringing it back; answered by [`FromDaemon::Part`].
     ReadPart {
         /// Named by the asker.
@@ -280,6 +287,12 @@ pub enum FromDaemon {
         /// Position and failure of each object that can't be brought back.
         failures: Vec<(u32, Failure)>,
     },
+    /// Somebody is refused memory: asks where the program made what it holds in the store; answered by
+    /// [`ToDaemon::Sites`].
+    Sites {
+        /// Named by the daemon.
+        request: u64,
+    },
     /// Answers [`ToDaemon::ReadPart`].
     Part {
         /// The request this answers.
@@ -388,6 +401,8 @@ pub struct NodeState {
     pub spilled: u64,
     /// How many objects those are.
     pub spilled_objects: u64,
+    /// Bytes of objects that lie in the store's file, since the memory can't take them.
+    pub in_file: u64,
     /// What was spilled and restored so far.
     pub spilling: SpillingState,
     /// Live objects in the store.

@@ -22,6 +22,11 @@ impl Bytes {
     pub fn new(bytes: impl Into<std::sync::Arc<[u8]>>) -> Self {
         Self(bytes.into())
     }
+
+    /// Whether both are the same memory, not only equal.
+    pub fn is(&self, other: &Self) -> bool {
+        std::sync::Arc::ptr_eq(&self.0, &other.0)
+    }
 }
 
 impl std::ops::Deref for Bytes {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use heliostat_proto::message::{FunctionHash, ToDaemon, ToPeer};
-use heliostat_proto::{Blob, Failure, JobId, Locator, NodeId, ObjectId, RefEntry, TaskId, Value, WorkerId};
+use heliostat_proto::{Blob, Bytes, Failure, JobId, Locator, NodeId, ObjectId, RefEntry, TaskId, Value, WorkerId};
 
 use crate::action::{Action, Handle};
 use crate::exec::Executions;
@@ -245,6 +245,11 @@ impl Core {
         self.after_release(released);
     }
 
+    /// Whether anybody keeps the object of a handle.
+    pub fn lives(&self, handle: Handle) -> bool {
+        self.objects.lives(handle)
+    }
+
     pub(crate) fn drop_count(&mut self, handle: Handle, count: Count) {
         let mut released = Vec::new();
         self.objects.drop_count(handle, count, &mut released);
@@ -284,6 +289,26 @@ impl Core {
     /// Bytes of values that are kept in this process.
     pub fn inline_bytes(&self) -> u64 {
         self.objects.inline()
+    }
+
+    /// Inline values longer than `least`, until they make up so many bytes.
+    pub fn inline_values(&self, least: u64, bytes: u64) -> Vec<(Handle, ObjectId, Bytes)> {
+        self.objects.inline_values(least, bytes)
+    }
+
+    /// The value of this process's own objects in the store, the largest first, `most` of them: handle and length.
+    pub fn stored(&self, most: usize) -> Vec<(Handle, u64)> {
+        self.objects.stored(most)
+    }
+
+    /// An inline value was copied to the store; `false` when it is not there any more, so that nobody needs the copy.
+    pub fn move_to_store(&mut self, handle: Handle, bytes: &Bytes, copy: Locator) -> bool {
+        let value = self.objects.get(handle).and_then(|object| object.value.as_ref());
+        let same = matches!(value, Some(Value::Ready(Blob::Inline(own))) if own.is(bytes));
+        if same {
+            self.objects.set_value(handle, Value::Ready(Blob::Stored(copy)));
+        }
+        same
     }
 
     /// The value, when there is one: a copy that shares its bytes.

@@ -2,7 +2,7 @@
 //!
 //! After the ownership design of Ray (Wang et al., NSDI'21): the process that creates a reference owns its metadata.
 
-use heliostat_proto::{Blob, Failure, Locator, ObjectId, TaskId, Value, WorkerId, blob};
+use heliostat_proto::{Blob, Bytes, Failure, Locator, ObjectId, TaskId, Value, WorkerId, blob};
 
 use crate::action::{Handle, WaitId};
 use crate::hash::{HashMap, HashSet};
@@ -221,6 +221,10 @@ impl Objects {
         }
     }
 
+    pub(crate) fn lives(&self, handle: Handle) -> bool {
+        self.table.get(handle).is_some()
+    }
+
     pub(crate) fn place(&self, handle: Handle) -> Place {
         match self.table.get(handle) {
             Some(Entry::Plain { length, .. }) => Place::Inline(blob::plain_len((*length).into()) as u64),
@@ -280,6 +284,42 @@ impl Objects {
     /// Bytes of inline values.
     pub(crate) fn inline(&self) -> u64 {
         self.inline
+    }
+
+    /// Inline values longer than `least`, until they make up so many bytes.
+    pub(crate) fn inline_values(&self, least: u64, bytes: u64) -> Vec<(Handle, ObjectId, Bytes)> {
+        let (mut found, mut sum) = (Vec::new(), 0);
+        for (handle, entry) in self.table.iter() {
+            if sum >= bytes {
+                break;
+            }
+            if let Entry::Full(object) = entry
+                && let Some(Value::Ready(Blob::Inline(value))) = &object.value
+                && value.len() as u64 > least
+            {
+                sum += value.len() as u64;
+                found.push((handle, object.id, value.clone()));
+            }
+        }
+        found
+    }
+
+    /// Own objects in the store, the largest first.
+    pub(crate) fn stored(&self, most: usize) -> Vec<(Handle, u64)> {
+        let mut found: Vec<(Handle, u64)> = self
+            .table
+            .iter()
+            .filter_map(|(handle, entry)| match entry {
+                Entry::Full(object) if object.owner.is_none() => match &object.value {
+                    Some(Value::Ready(Blob::Stored(locator))) => Some((handle, locator.length)),
+                    _ => None,
+                },
+                _ => None,
+            })
+            .collect();
+        found.sort_unstable_by_key(|(_, length)| std::cmp::Reverse(*length));
+        found.truncate(most);
+        found
     }
 
     pub(crate) fn find(&self, id: &ObjectId) -> Option<Handle> {

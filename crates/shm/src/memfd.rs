@@ -1,8 +1,9 @@
 //! Anonymous memory files: created by size, sealed against resizing, passed on by descriptor.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
-use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
+use rustix::fs::{FallocateFlags, MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::io::Errno;
 
 use crate::memory::{Headroom, headroom};
@@ -102,6 +103,41 @@ impl Memfd {
             return Err(MemfdError::NotSealed { seals: seals.bits() });
         }
         Ok(Self { fd, size: size.try_into().unwrap_or(0) })
+    }
+
+    /// Makes a sparse file of `size` bytes without a name on the file system of `dir`, to be used like memory: what is
+    /// written there can leave the system's memory. It is gone with its last descriptor and mapping as well. Reserve a
+    /// range before it is touched: a full disk would end in a signal.
+    pub fn unlinked(dir: &Path, size: u64) -> Result<Self, MemfdError> {
+        let fail = |call| move |errno: Errno| MemfdError::System { call, size, source: errno.into() };
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::EXCL;
+        let fd = rustix::fs::open(dir, flags, Mode::RUSR | Mode::WUSR).map_err(fail("open(O_TMPFILE)"))?;
+        rustix::fs::ftruncate(&fd, size).map_err(fail("ftruncate"))?;
+        Ok(Self { fd, size })
+    }
+
+    /// Takes over a received descriptor of an [unlinked](Self::unlinked) file, after checking that nobody can reach it by
+    /// a name and that it is as long as it should be.
+    pub fn from_unlinked(fd: OwnedFd, size: u64) -> Result<Self, MemfdError> {
+        let fail = |call| move |errno: Errno| MemfdError::System { call, size, source: errno.into() };
+        let stat = rustix::fs::fstat(&fd).map_err(fail("fstat"))?;
+        if stat.st_nlink != 0 || u64::try_from(stat.st_size) != Ok(size) {
+            return Err(MemfdError::NotSealed { seals: 0 });
+        }
+        Ok(Self { fd, size })
+    }
+
+    /// Whether the file's pages are memory wherever they are: that of a memory file, or of one on a file system in memory.
+    pub fn is_memory(&self) -> bool {
+        const TMPFS: u64 = 0x0102_1994;
+        const RAMFS: u64 = 0x8584_58f6;
+        rustix::fs::fstatfs(&self.fd).is_ok_and(|stat| matches!(stat.f_type as u64, TMPFS | RAMFS))
+    }
+
+    /// Bytes of the file's file system: what is free for this user, and all.
+    pub fn room(&self) -> std::io::Result<(u64, u64)> {
+        let stat = rustix::fs::fstatvfs(&self.fd)?;
+        Ok((stat.f_bavail.saturating_mul(stat.f_frsize), stat.f_blocks.saturating_mul(stat.f_frsize)))
     }
 
     /// Forbids any further seal.
@@ -265,6 +301,26 @@ mod tests {
         assert!(rustix::fs::ftruncate(&memfd, 2 * PAGE).is_err());
         assert!(memfd.seal_against_writers().is_err());
         assert_eq!(Memfd::from_fd(memfd.share().unwrap()).unwrap().size(), PAGE);
+    }
+
+    #[test]
+    fn a_file_without_a_name_is_used_like_memory() {
+        let size = 1 << 36;
+        let file = Memfd::unlinked(Path::new("/var/tmp"), size).unwrap();
+        assert_eq!(file.resident_bytes().unwrap(), 0);
+        file.reserve(8 * PAGE, 16 * PAGE).unwrap();
+        assert!(file.resident_bytes().unwrap() >= 16 * PAGE);
+        let other = Memfd::from_unlinked(file.share().unwrap(), size).unwrap();
+        other.write_at(9 * PAGE, b"abc").unwrap();
+        let map = crate::map::ReadMap::new(&file).unwrap();
+        assert_eq!(map.bytes(9 * PAGE, 4), Some(&b"abc\0"[..]));
+        file.punch(8 * PAGE, 16 * PAGE).unwrap();
+        assert_eq!(map.bytes(9 * PAGE, 4), Some(&[0; 4][..]));
+        assert!(file.room().is_ok_and(|(free, all)| free <= all));
+        assert!(Memfd::from_unlinked(file.share().unwrap(), size - 1).is_err());
+        let named = std::fs::File::open("/proc/self/exe").unwrap();
+        let length = named.metadata().unwrap().len();
+        assert!(Memfd::from_unlinked(named.into(), length).is_err());
     }
 
     #[test]

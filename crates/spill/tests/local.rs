@@ -342,7 +342,6 @@ fn settings_that_can_not_work_are_refused_with_a_reason() {
     );
     assert!(open(&["/tmp"], |config| config.min_spilling_size = 0).contains("minSpillingSize"));
     assert!(open(&["gs://bucket/prefix"], |_| {}).contains("experimental"));
-    assert!(open(&["az://container"], |_| {}).contains("experimental"));
     assert!(open(&["ftp://host"], |_| {}).contains("use a path"));
     let unknown = |config: &mut Config| config.storage = [("colour", "blue")].into_iter().collect();
     let error = open(&["s3://bucket"], unknown);

@@ -12,6 +12,8 @@ pub const LONGEST_LEASE: u64 = ((1 << 24) - 1) * UNIT;
 pub const LANES: u32 = 4;
 /// How far from its home slot an object may lie.
 pub const MAX_PROBE: u64 = 1024;
+/// The segment that is a file: it takes what memory can't.
+pub const FILE_SEGMENT: u32 = 1;
 /// Seats are numbered from 1 to this; 0 stands for nobody.
 pub const MAX_SEAT: u32 = (1 << 24) - 1;
 

@@ -20,7 +20,7 @@
 //! use heliostat_shm::process::Identity;
 //! use heliostat_store::{Layout, LocalLink, StoreClient, StoreConfig, StoreDaemon};
 //!
-//! // The daemon. Seats for other processes go through a Unix socket: `seat.params` as data, `seat.fds` by SCM_RIGHTS.
+//! // The daemon. Seats for other processes go through a Unix socket: `seat.params` as data, `seat.into_fds()` by SCM_RIGHTS.
 //! let mut daemon = StoreDaemon::create(StoreConfig::new(64 << 20))?;
 //! let seat = daemon.join(Identity::current()?)?;
 //! let client = seat.params.client;
@@ -66,9 +66,9 @@ pub use client::{
 };
 pub use config::StoreConfig;
 pub use daemon::{
-    BeginRestoreError, Candidate, Content, CreateStoreError, JoinError, Rebuilt, Reclaimed, Restore, Spilled,
-    StoreDaemon, StoreStats, Target,
+    BeginRestoreError, Candidate, Content, CreateStoreError, FileTarget, JoinError, Rebuilt, Reclaimed, Restore,
+    Spilled, StoreDaemon, StoreStats, Target,
 };
-pub use layout::{LANES, LARGE, LONGEST_LEASE, MAX_PROBE, MAX_SEAT, PAGE, UNIT};
+pub use layout::{FILE_SEGMENT, LANES, LARGE, LONGEST_LEASE, MAX_PROBE, MAX_SEAT, PAGE, UNIT};
 pub use link::{DaemonLink, Holder, HolderKind, LeaseError, LeaseGrant, LeaseRequest, LocalLink};
 pub use seat::{SEAT_FDS, Seat, SeatFdsError, SeatParams};

@@ -38,6 +38,15 @@ pub enum LeaseRequest {
         /// Bytes wanted; rounded up to whole pages.
         bytes: u64,
     },
+    /// Whole pages of the store's file, for one object that is larger than the memory.
+    File {
+        /// The slot that the client has claimed for the object.
+        slot: u32,
+        /// The generation that it has claimed.
+        generation: u32,
+        /// Bytes wanted; rounded up to whole pages.
+        bytes: u64,
+    },
     /// A larger object table: its short searches for a free slot found none.
     Table {
         /// How many slots the client saw in use.
@@ -48,6 +57,8 @@ pub enum LeaseRequest {
 /// Memory that was granted: its pages are reserved, unless it was wanted unbacked. For a table, its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseGrant {
+    /// The segment: 0, or that of the file, where memory is free but in too many pieces.
+    pub segment: u32,
     /// First byte within the segment.
     pub offset: u64,
     /// Length in bytes.
@@ -69,6 +80,8 @@ pub struct Holder {
     pub objects: u64,
     /// Bytes of the largest one.
     pub largest: u64,
+    /// Where the process made them, as far as it told.
+    pub sites: Vec<String>,
 }
 
 /// How a process holds memory.
@@ -84,13 +97,14 @@ pub enum HolderKind {
 
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { pid, kind, bytes, objects, largest } = self;
+        let Self { pid, kind, bytes, objects, largest, sites } = self;
         let what = match kind {
             HolderKind::Owner => "owns",
             HolderKind::Draft => "is filling",
             HolderKind::Reader => "still reads freed objects:",
         };
-        write!(f, "pid {pid} {what} {objects} objects of {bytes} bytes, the largest {largest}")
+        write!(f, "pid {pid} {what} {objects} objects of {bytes} bytes, the largest {largest}")?;
+        if sites.is_empty() { Ok(()) } else { write!(f, " ({})", sites.join("; ")) }
     }
 }
 
@@ -130,6 +144,16 @@ pub enum LeaseError {
         reserve: u64,
         /// What limits: the system, a control group, or the kernel's refusal.
         limit: String,
+    },
+    /// No place in the store's file, for what memory can't take.
+    #[error("{requested} bytes can't fit the store's memory, and it has no file to keep them in: {reason}")]
+    NoFile {
+        /// Bytes that were wanted.
+        requested: u64,
+        /// Why not.
+        reason: String,
+        /// The disk is full.
+        disk: bool,
     },
     /// Whatever could make room was tried.
     #[error("{error}; {}{}", .tried.join("; "), described(.holders))]

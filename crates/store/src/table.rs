@@ -50,6 +50,8 @@ pub(crate) struct Record {
     pub(crate) whole_pages: bool,
     /// Must not be spilled.
     pub(crate) stays: bool,
+    /// Where the offset counts: 0 the memory, 1 the file.
+    pub(crate) segment: u32,
     pub(crate) offset: u64,
     pub(crate) length: u64,
 }
@@ -188,7 +190,7 @@ impl<'a> Slot<'a> {
         }
         let index = u32::from_le_bytes(id[24..].try_into().expect("4 of 28 bytes"));
         let meta = u64::from(index) | u64::from(record.owner) << 32 | u64::from(record.whole_pages) << 56;
-        let meta = meta | u64::from(record.stays) << 57;
+        let meta = meta | u64::from(record.stays) << 57 | u64::from(record.segment & 1) << 58;
         self.word(4).store(meta, Ordering::Relaxed);
         self.place(record.offset, record.length);
     }
@@ -203,6 +205,12 @@ impl<'a> Slot<'a> {
     pub(crate) fn set_stays(&self) {
         let word = self.word(4);
         word.store(word.load(Ordering::Relaxed) | 1 << 57, Ordering::Relaxed);
+    }
+
+    /// Writes in which segment the bytes are; only the daemon does, of an object without memory.
+    pub(crate) fn set_segment(&self, segment: u32) {
+        let word = self.word(4);
+        word.store(word.load(Ordering::Relaxed) & !(1 << 58) | u64::from(segment & 1) << 58, Ordering::Relaxed);
     }
 
     /// Writes where the bytes are.
@@ -225,6 +233,7 @@ impl<'a> Slot<'a> {
             owner: (meta >> 32) as u32 & crate::layout::MAX_SEAT,
             whole_pages: meta >> 56 & 1 == 1,
             stays: meta >> 57 & 1 == 1,
+            segment: (meta >> 58 & 1) as u32,
             offset: word(5),
             length: word(6),
         }
@@ -237,7 +246,7 @@ impl<'a> Slot<'a> {
 
     pub(crate) fn locator(&self, state: State, record: &Record) -> Locator {
         Locator {
-            segment: 0,
+            segment: record.segment,
             slot: self.index,
             offset: record.offset,
             length: record.length,
@@ -289,6 +298,7 @@ mod tests {
             owner: 1,
             whole_pages: false,
             stays: false,
+            segment: 0,
             offset: u64::from(id.index()) * 64,
             length: 5,
         });

@@ -212,7 +212,7 @@ fn copied_bytes_are_counted_and_drafts_are_not_copied() {
     let store = Store::new(4 * MIB);
     let (writer, other) = (store.client(), store.client());
     let (short, long) = (content(1, 777), content(2, 200_001));
-    let first = writer.put_parts(id(1), 0, &[&short, &long]).unwrap();
+    let first = writer.put_parts(id(1), Layout::new(0), &[&short, &long]).unwrap();
     let second = other.put(id(2), &short).unwrap();
     let mut draft = writer.create(id(3), Layout::new(100_000)).unwrap();
     draft.bytes_mut().fill(1);
@@ -476,7 +476,7 @@ fn stale_and_forged_locators_do_no_harm() {
     assert_eq!(new.slot, old.slot);
     let forged = [
         old,
-        Locator { segment: 1, ..new },
+        Locator { segment: 2, ..new },
         Locator { slot: u32::MAX, ..new },
         Locator { length: u64::MAX, ..new },
         Locator { length: new.length + 1, ..new },

@@ -253,6 +253,7 @@ impl Machine {
                 self.restoring.push((number, locator, target));
             }
             Err(BeginRestoreError::Memory(LeaseError::Full { .. })) => self.forget_unpinned(),
+            Ok(Restore::IntoFile(_)) => return Err(TestCaseError::fail("there is no file")),
             Err(error) => return Err(TestCaseError::fail(format!("restore: {error}"))),
         }
         Ok(())

@@ -177,7 +177,9 @@ impl Client {
         line.send(&ToDaemon::Hello { version: PROTOCOL_VERSION, role });
         match line.receive() {
             Some(FromDaemon::Welcome(welcome)) => {
-                let seat = line.inbox.take_fds::<4>().expect("a seat").into();
+                let params: heliostat_store::SeatParams =
+                    heliostat_proto::frame::read(&welcome.seat).expect("the numbers of a seat");
+                let seat = (0..params.descriptors()).map(|_| line.inbox.take_fd().expect("a seat")).collect();
                 let bell = Ringer::open(line.inbox.take_fds().expect("a bell")).expect("a bell");
                 Self { line, welcome: *welcome, seat, bell: Rc::new(bell), later: Vec::new(), requests: 0 }
             }

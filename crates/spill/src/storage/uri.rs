@@ -137,7 +137,7 @@ impl Place {
             }
             "s3" | "s3a" => (Scheme::S3, false),
             "gs" => (Scheme::Google, true),
-            "az" => (Scheme::Azure, true),
+            "az" => (Scheme::Azure, false),
             _ => return Err(refuse("use a path, file://, s3://, gs:// or az://")),
         };
         if experimental && !options.allow_experimental() {
@@ -192,8 +192,7 @@ mod tests {
             ("ftp://host/dir", "use a path"),
             ("s3:///prefix", "bucket"),
             ("file://host/dir", "absolute path"),
-            ("gs://b/c", "experimental"),
-            ("az://b/c", "`experimental` to `true`"),
+            ("gs://b/c", "`experimental` to `true`"),
             ("s3://user:hunter2@b/c", "credentials go into"),
             ("az://b/c?sig=hunter2", "credentials go into"),
         ] {

@@ -8,9 +8,10 @@ use heliostat_proto::{Locator, ObjectId};
 use heliostat_shm::map::{ExclusiveRange, MapError};
 
 use super::holds::NoHold;
+use super::memory::Memory;
 use super::touched::Known;
 use super::{Inner, StoreClient};
-use crate::layout::{self, LARGE, MAX_PROBE, MAX_SEAT, PAGE, Phase, SHORT_PROBE, State, hold};
+use crate::layout::{self, FILE_SEGMENT, LARGE, MAX_PROBE, MAX_SEAT, PAGE, Phase, SHORT_PROBE, State, hold};
 use crate::link::{LeaseError, LeaseRequest};
 use crate::protocol::{self, Word};
 use crate::table::{Record, Slot};
@@ -173,7 +174,9 @@ impl StoreClient {
     /// An id may be used again, by another attempt of the same task: locators tell the copies apart.
     pub fn create(&self, id: ObjectId, layout: Layout) -> Result<Draft, CreateError> {
         let mut draft = self.begin(id, layout, true)?;
-        let zero_from = if layout.zeroed { 0 } else { layout.length as usize };
+        // What was reserved in the file, but not written, is zero.
+        let zero = layout.zeroed && draft.locator.segment != FILE_SEGMENT;
+        let zero_from = if zero { 0 } else { layout.length as usize };
         draft.range.bytes_mut()[zero_from..].fill(0);
         Ok(draft)
     }
@@ -183,8 +186,14 @@ impl StoreClient {
     fn begin(&self, id: ObjectId, layout: Layout, backed: bool) -> Result<Draft, CreateError> {
         let inner = &self.inner;
         let (length, capacity) = (layout.length, inner.params.capacity);
-        let footprint = layout::footprint(length, layout.whole_pages).filter(|bytes| *bytes <= capacity);
-        let footprint = footprint.ok_or(CreateError::TooLarge { length, capacity })?;
+        let too_large = CreateError::TooLarge { length, capacity };
+        let Some(mut footprint) = layout::footprint(length, layout.whole_pages) else { return Err(too_large) };
+        let mut layout = layout;
+        let segment = if footprint > capacity { FILE_SEGMENT } else { 0 };
+        if segment == FILE_SEGMENT {
+            layout = layout.whole_pages();
+            footprint = layout::footprint(length, true).filter(|bytes| *bytes <= inner.params.file).ok_or(too_large)?;
+        }
         if inner.is_fenced() {
             return Err(CreateError::Fenced);
         }
@@ -193,14 +202,14 @@ impl StoreClient {
             NoHold::Limit => CreateError::TooManyHolds { limit },
             NoHold::Memory(error) => LeaseError::no_memory(inner.leave, &error).into(),
         })?;
-        let created = inner.claim(id, index, &layout).and_then(|(slot, state)| {
-            let place = inner.give_memory(&slot, state, &layout, footprint, backed);
+        let created = inner.claim(id, index, &layout, segment).and_then(|(slot, state)| {
+            let place = inner.give_memory(&slot, state, &layout, footprint, (segment, backed));
             if place.is_err() {
                 protocol::advance(&slot.state(), state, Phase::Free);
             }
             Ok((slot.index, state, place?))
         });
-        let (slot, state, offset) = match created {
+        let (slot, state, (segment, offset)) = match created {
             Ok(created) => created,
             Err(error) => {
                 protocol::unpin(&inner.pages.hold(index));
@@ -208,11 +217,13 @@ impl StoreClient {
                 return Err(error);
             }
         };
+        // Mapped by now, or the object would not have been created.
+        let memory = inner.mapped(segment);
         // The padding up to the end of the footprint belongs to the draft while it is one.
-        let range = inner.data.exclusive(offset, footprint).ok_or_else(|| LeaseError::Malformed {
+        let range = memory.data.exclusive(offset, footprint).ok_or_else(|| LeaseError::Malformed {
             what: format!("the daemon granted {footprint} bytes at {offset}, outside of the store"),
         })?;
-        let locator = Locator { segment: 0, slot, offset, length, generation: state.generation };
+        let locator = Locator { segment, slot, offset, length, generation: state.generation };
         Ok(Draft {
             inner: Arc::clone(inner),
             index,
@@ -256,7 +267,7 @@ impl StoreClient {
 
 impl Inner {
     /// Claims a slot and writes all but the object's place. The hold word names the slot before it is claimed.
-    fn claim(&self, id: ObjectId, index: u32, layout: &Layout) -> Result<(Slot<'_>, State), CreateError> {
+    fn claim(&self, id: ObjectId, index: u32, layout: &Layout, segment: u32) -> Result<(Slot<'_>, State), CreateError> {
         let entry = self.pages.hold(index);
         let note = |slot, generation| entry.store(hold(slot, generation), Ordering::Release);
         let mut refused = None;
@@ -279,7 +290,7 @@ impl Inner {
         };
         let owner = layout.owner.unwrap_or(self.params.client);
         let Layout { length, whole_pages, stays, .. } = *layout;
-        slot.write(&Record { id, owner, whole_pages, stays, offset: 0, length });
+        slot.write(&Record { id, owner, whole_pages, stays, segment, offset: 0, length });
         Ok((slot, state))
     }
 
@@ -290,26 +301,34 @@ impl Inner {
         state: State,
         layout: &Layout,
         bytes: u64,
-        backed: bool,
-    ) -> Result<u64, CreateError> {
+        (segment, backed): (u32, bool),
+    ) -> Result<(u32, u64), CreateError> {
         let commit = || protocol::advance(&slot.state(), state, Phase::Draft);
         let link = self.link.as_ref();
-        let offset = if bytes == 0 {
-            commit().then_some(0)
+        let place = if bytes == 0 {
+            commit().then_some((0, 0))
         } else if layout.whole_pages {
             let (slot_index, generation) = (slot.index, state.generation);
-            let grant = link.lease(if backed {
+            let grant = link.lease(if segment == FILE_SEGMENT {
+                LeaseRequest::File { slot: slot_index, generation, bytes }
+            } else if backed {
                 LeaseRequest::Extent { slot: slot_index, generation, bytes }
             } else {
                 LeaseRequest::Unbacked { slot: slot_index, generation, bytes }
             })?;
+            if grant.segment != segment {
+                slot.set_segment(grant.segment);
+            }
+            // What can't be mapped is given back as an orphan is, when the slot is free.
+            self.segment(grant.segment, bytes)?;
             slot.place(grant.offset, layout.length);
-            commit().then_some(grant.offset)
+            commit().then_some((grant.segment, grant.offset))
         } else {
             let held = hold(slot.index, state.generation);
-            self.lanes.allocate(&self.pages, link, slot, held, (layout.length, bytes), commit)?
+            let offset = self.lanes.allocate(&self.pages, link, slot, held, (layout.length, bytes), commit)?;
+            offset.map(|offset| (0, offset))
         };
-        offset.ok_or(CreateError::Fenced) // only the daemon changes a slot that we claimed
+        place.ok_or(CreateError::Fenced) // only the daemon changes a slot that we claimed
     }
 }
 
@@ -328,10 +347,10 @@ impl Draft {
         if offset.checked_add(length).is_none_or(|end| end > self.locator.length) {
             return Err(WriteError::OutOfBounds { offset, length, draft: self.locator.length });
         }
-        let known = if length < LARGE { Known::Mapped } else { self.inner.touched.known(from, length) };
+        let known = if length < LARGE { Known::Mapped } else { self.memory().known(from, length) };
         if known == Known::No {
-            self.inner.segment.write_at(from, bytes)?;
-            self.inner.touched.mark(from, length, Known::Written);
+            self.memory().file.write_at(from, bytes)?;
+            self.memory().mark(from, length, Known::Written);
             return Ok(());
         }
         for (number, part) in bytes.chunks(POPULATE as usize).enumerate() {
@@ -342,7 +361,7 @@ impl Draft {
             self.range.bytes_mut()[at..][..part.len()].copy_from_slice(part);
         }
         if length >= LARGE {
-            self.inner.touched.mark(from, length, Known::Mapped);
+            self.memory().mark(from, length, Known::Mapped);
         }
         Ok(())
     }
@@ -352,14 +371,14 @@ impl Draft {
         if bytes.len() as u64 >= LARGE {
             return self.write_at(offset, bytes);
         }
-        Ok(self.inner.segment.write_at(self.locator.offset + offset, bytes)?)
+        Ok(self.memory().file.write_at(self.locator.offset + offset, bytes)?)
     }
 
     /// Writes zeros behind a draft, up to the end of its last page.
     fn pad(&self) -> Result<(), WriteError> {
         let end = self.locator.offset + self.locator.length;
         let padding = end.next_multiple_of(PAGE) - end;
-        Ok(self.inner.segment.write_at(end, &[0; PAGE as usize][..padding as usize])?)
+        Ok(self.memory().file.write_at(end, &[0; PAGE as usize][..padding as usize])?)
     }
 
     /// Gives the object to the process with this seat, or to one on another node (0), as
@@ -388,7 +407,7 @@ impl Draft {
         if !self.whole_pages || bytes == 0 {
             return Err(ExposeError::SharedPages { length });
         }
-        let address = self.inner.drafts.open(offset, bytes)?;
+        let address = self.memory().drafts.open(offset, bytes)?;
         self.exposed = bytes;
         Ok(address)
     }
@@ -398,6 +417,10 @@ impl Draft {
         self.conceal().map_err(SealError::StillWritable)?;
         self.sealed = protocol::advance(&self.slot(), self.state, Phase::Sealed);
         if self.sealed { Ok(self.locator) } else { Err(SealError::Fenced) }
+    }
+
+    fn memory(&self) -> &Memory {
+        self.inner.mapped(self.locator.segment)
     }
 
     fn record(&self) -> Slot<'_> {
@@ -410,7 +433,7 @@ impl Draft {
 
     fn conceal(&mut self) -> Result<(), MapError> {
         if self.exposed > 0 {
-            self.inner.drafts.close(self.locator.offset, self.exposed)?;
+            self.memory().drafts.close(self.locator.offset, self.exposed)?;
             self.exposed = 0;
         }
         Ok(())

@@ -3,6 +3,7 @@
 mod draft;
 mod holds;
 mod lanes;
+mod memory;
 mod pin;
 mod prefault;
 mod touched;
@@ -12,12 +13,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use heliostat_proto::{Locator, ObjectId};
-use heliostat_shm::map::{DataMap, DraftMap, MapError, ReadMap, Window};
+use heliostat_shm::map::{MapError, ReadMap, Window};
 use heliostat_shm::memfd::{Memfd, MemfdError};
 
 use self::holds::Holds;
 use self::lanes::Lanes;
-use self::touched::Touched;
+use self::memory::{File, Memory};
 use crate::layout::{self, LANES, header};
 use crate::link::DaemonLink;
 use crate::pages::Pages;
@@ -69,20 +70,15 @@ struct Inner {
     pages: Pages,
     holds: Holds,
     lanes: Lanes,
-    /// For writing by system call; the mappings don't need it.
-    segment: Memfd,
-    touched: Touched,
-    data: Arc<DataMap>,
-    read: ReadMap,
-    window: Arc<Window>,
-    drafts: DraftMap,
+    memory: Memory,
+    file: File,
     link: Arc<dyn DaemonLink>,
 }
 
 impl StoreClient {
     /// Maps the store of a seat; `link` reaches the daemon that gave it.
     pub fn attach(seat: Seat, link: Arc<dyn DaemonLink>) -> Result<Self, AttachError> {
-        let Seat { params, fds } = seat;
+        let Seat { params, fds, file } = seat;
         let [segment, header, table, pages] = fds.map(Memfd::from_fd);
         let (segment, header, pages) = (segment?, ReadMap::new(&header?)?, pages?);
         let expected = [
@@ -103,6 +99,7 @@ impl StoreClient {
             let (found, expected) = (segment.size(), params.capacity);
             return Err(AttachError::Mismatch { field: "the segment's size", found, expected });
         }
+        let file = file.map(|file| Memfd::from_unlinked(file, params.file)).transpose()?;
         let leave = header.load(header::RESERVE, Ordering::Acquire).unwrap_or(0);
         Ok(Self {
             inner: Arc::new(Inner {
@@ -112,12 +109,8 @@ impl StoreClient {
                 pages: Pages::new(&pages, params.holds)?,
                 holds: Holds::new(params.holds, pages, leave),
                 lanes: Lanes::default(),
-                data: Arc::new(DataMap::new(&segment)?),
-                read: ReadMap::new(&segment)?,
-                window: Arc::new(Window::new(&segment)?),
-                drafts: DraftMap::new(&segment)?,
-                touched: Touched::new(params.capacity),
-                segment,
+                memory: Memory::of(segment)?,
+                file: File::new(file),
                 link,
             }),
         })
@@ -130,7 +123,7 @@ impl StoreClient {
 
     /// The private mapping to make views for JavaScript on; guard it with [`Guard`](heliostat_shm::guard::Guard).
     pub fn window(&self) -> &Arc<Window> {
-        &self.inner.window
+        &self.inner.memory.window
     }
 
     /// Where a sealed object with this id is. If several attempts of a task made it, any one of them.

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use heliostat_proto::Locator;
+use heliostat_shm::map::Window;
 
 use super::holds::NoHold;
 use super::{Inner, StoreClient};
-use crate::layout::hold;
+use crate::layout::{FILE_SEGMENT, hold};
 use crate::link::LeaseError;
 use crate::protocol::{self, Unpinned, Word};
 use crate::table::Record;
@@ -49,7 +50,7 @@ pub enum PinError {
     /// The daemon has ended this client's seat.
     #[error("this client's seat has ended: the daemon declared it gone")]
     Fenced,
-    /// There is no memory to note one more pin in.
+    /// There is no memory to note one more pin in, or no room to map the file that the object is in.
     #[error(transparent)]
     Memory(LeaseError),
 }
@@ -70,8 +71,8 @@ impl StoreClient {
         let inner = &self.inner;
         let capacity = inner.params.capacity;
         let out = || PinError::OutOfBounds { locator: *locator, capacity };
-        let slot = inner.table.slot(locator.slot).filter(|_| locator.segment == 0).ok_or_else(out)?;
-        if locator.length > capacity {
+        let slot = inner.table.slot(locator.slot).filter(|_| locator.segment <= FILE_SEGMENT).ok_or_else(out)?;
+        if locator.length > capacity.max(inner.params.file) {
             return Err(out());
         }
         if inner.is_fenced() {
@@ -87,11 +88,21 @@ impl StoreClient {
         let pinned = protocol::pin(&entry, held, &slot.state(), locator.generation);
         if pinned.is_ok() {
             // Can't change while pinned. The place is the slot's to say: an object that was spilled came back elsewhere.
-            let Record { offset, length, .. } = slot.read();
-            if length == locator.length && offset.checked_add(length).is_some_and(|end| end <= capacity) {
-                return Ok(Pin { inner: Arc::clone(inner), index, locator: Locator { offset, ..*locator } });
+            let Record { offset, length, segment, .. } = slot.read();
+            let mapped = inner.segment(segment, length).map(|memory| memory.read.size());
+            let end = offset.checked_add(length).filter(|_| length == locator.length);
+            match mapped {
+                Ok(size) if end.is_some_and(|end| end <= size) => {
+                    let locator = Locator { segment, offset, ..*locator };
+                    return Ok(Pin { inner: Arc::clone(inner), index, locator });
+                }
+                Ok(_) => protocol::unpin(&entry),
+                Err(error) => {
+                    protocol::unpin(&entry);
+                    inner.holds.give(index, &inner.pages);
+                    return Err(PinError::Memory(error));
+                }
             }
-            protocol::unpin(&entry);
         }
         inner.holds.give(index, &inner.pages);
         Err(match pinned {
@@ -104,14 +115,19 @@ impl StoreClient {
 impl Pin {
     /// The object's bytes, read through the shared mapping that JavaScript never sees.
     pub fn bytes(&self) -> &[u8] {
-        // In bounds: `pin` checked the locator against the capacity, which is the mapping's size.
-        self.inner.read.bytes(self.locator.offset, self.locator.length).unwrap_or_default()
+        // In bounds: `pin` checked the locator against the mapping's size.
+        self.inner.mapped(self.locator.segment).read.bytes(self.locator.offset, self.locator.length).unwrap_or_default()
     }
 
     /// The object's address in the process's private [window](StoreClient::window): for views in JavaScript.
     pub fn window_address(&self) -> *const u8 {
-        let address = self.inner.window.address(self.locator.offset, self.locator.length);
+        let address = self.window().address(self.locator.offset, self.locator.length);
         address.unwrap_or(std::ptr::null())
+    }
+
+    /// The window that [`window_address`](Self::window_address) lies in; guard it as that of the store's memory.
+    pub fn window(&self) -> &Arc<Window> {
+        &self.inner.mapped(self.locator.segment).window
     }
 
     /// The object's locator, with the place where it is now.

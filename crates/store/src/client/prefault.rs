@@ -26,7 +26,7 @@ impl StoreClient {
 fn prepare(nudges: &Receiver<()>, inner: &Weak<Inner>) {
     while let (Ok(()), Some(inner)) = (nudges.recv(), inner.upgrade()) {
         inner.lanes.prepare(&inner.pages, inner.link.as_ref(), |grant| {
-            let Some(mut range) = inner.data.exclusive(grant.offset, grant.bytes) else { return };
+            let Some(mut range) = inner.memory.data.exclusive(grant.offset, grant.bytes) else { return };
             (0..grant.bytes as usize).step_by(STEP).for_each(|from| range.populate(from, STEP));
         });
     }

@@ -27,7 +27,7 @@ impl StoreDaemon {
             };
             let bytes = layout::footprint(record.length, record.whole_pages).unwrap_or(0);
             let pid = self.clients.get(&seat).map_or(0, |client| client.identity.pid);
-            let new = Holder { pid, kind, bytes: 0, objects: 0, largest: 0 };
+            let new = Holder { pid, kind, bytes: 0, objects: 0, largest: 0, sites: Vec::new() };
             let holder = holders.entry((pid, kind)).or_insert(new);
             holder.bytes = holder.bytes.saturating_add(bytes);
             holder.objects += 1;

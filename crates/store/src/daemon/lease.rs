@@ -20,6 +20,7 @@ impl StoreDaemon {
             LeaseRequest::Unbacked { slot, generation, bytes } => {
                 self.lease_extent(client, (slot, generation), bytes, false)
             }
+            LeaseRequest::File { slot, generation, bytes } => self.lease_file(client, slot, generation, bytes),
             LeaseRequest::Table { active } => self.grow_table(active),
         }
     }
@@ -59,7 +60,7 @@ impl StoreDaemon {
         let epoch = client.lanes[lane as usize].map_or(1, |granted| granted.epoch.wrapping_add(1));
         client.lanes[lane as usize] = Some(Granted { start, units, epoch });
         client.pages.lease(lane).store(Lease { epoch, cursor: 0, limit: units }.pack(), Ordering::Release);
-        Ok(LeaseGrant { offset: start, bytes, epoch })
+        Ok(LeaseGrant { segment: 0, offset: start, bytes, epoch })
     }
 
     /// Doubles the object table, unless it has grown since the client looked.
@@ -74,7 +75,28 @@ impl StoreDaemon {
             let active = self.header_words.word(header::ACTIVE).expect("the header has a page");
             active.store(after, Ordering::Release);
         }
-        Ok(LeaseGrant { offset: 0, bytes: after * SLOT, epoch: 0 })
+        Ok(LeaseGrant { segment: 0, offset: 0, bytes: after * SLOT, epoch: 0 })
+    }
+
+    /// Bytes of whole pages for an object that a client has claimed a slot for: a grant is tied to the claim, so that it
+    /// can be told from an orphan when the client dies.
+    pub(super) fn claimed_extent(
+        &self,
+        seat: u32,
+        (slot, generation): (u32, u32),
+        bytes: u64,
+    ) -> Result<u64, LeaseError> {
+        if !self.clients.contains_key(&seat) {
+            return Err(LeaseError::NoSeat { client: seat });
+        }
+        let state = self.table.slot(slot).and_then(|slot| slot.load(Ordering::Acquire));
+        let claimed = state
+            .is_some_and(|state| state.seat == seat && state.generation == generation && state.phase == Phase::Claimed);
+        let length = bytes.max(1).checked_next_multiple_of(PAGE);
+        length.filter(|_| claimed).ok_or_else(|| {
+            let what = format!("an extent of {bytes} bytes for slot {slot}, which client {seat} has not claimed");
+            LeaseError::Malformed { what }
+        })
     }
 
     fn lease_extent(
@@ -84,18 +106,7 @@ impl StoreDaemon {
         bytes: u64,
         backed: bool,
     ) -> Result<LeaseGrant, LeaseError> {
-        if !self.clients.contains_key(&seat) {
-            return Err(LeaseError::NoSeat { client: seat });
-        }
-        // The grant is tied to the claim, so that it can be told from an orphan when the client dies.
-        let state = self.table.slot(slot).and_then(|slot| slot.load(Ordering::Acquire));
-        let claimed = state
-            .is_some_and(|state| state.seat == seat && state.generation == generation && state.phase == Phase::Claimed);
-        let length = bytes.max(1).checked_next_multiple_of(PAGE);
-        let Some(length) = length.filter(|_| claimed) else {
-            let what = format!("an extent of {bytes} bytes for slot {slot}, which client {seat} has not claimed");
-            return Err(LeaseError::Malformed { what });
-        };
+        let length = self.claimed_extent(seat, (slot, generation), bytes)?;
         self.memory.back = backed;
         let wish = Wish { seat, least: length, wanted: length, whole_pages: true, cold: true };
         let taken = self.take(&wish);
@@ -107,7 +118,7 @@ impl StoreDaemon {
         if !backed {
             self.unbacked.insert(start);
         }
-        Ok(LeaseGrant { offset: start, bytes: length, epoch: 0 })
+        Ok(LeaseGrant { segment: 0, offset: start, bytes: length, epoch: 0 })
     }
 
     /// Takes memory; before refusing, takes all unused tails and everything that was unpinned since back.

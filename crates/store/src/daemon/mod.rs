@@ -1,5 +1,6 @@
 //! The daemon's side: the one writer of the allocator, which hands out seats and memory and takes both back.
 
+mod file;
 mod holders;
 mod lease;
 mod memory;
@@ -22,11 +23,12 @@ use heliostat_shm::process::Identity;
 
 use self::memory::Memory;
 use crate::config::StoreConfig;
-use crate::layout::{self, FIRST_SLOTS, HEADER, LANES, MAX_SEAT, PAGE, Phase, SLOT, header};
+use crate::layout::{self, FIRST_SLOTS, HEADER, LANES, MAX_SEAT, PAGE, Phase, SLOT, State, header};
 use crate::pages::Pages;
 use crate::seat::{Seat, SeatParams};
 use crate::table::Table;
 
+pub use self::file::FileTarget;
 pub use self::rebuild::Rebuilt;
 pub use self::reclaim::Reclaimed;
 pub use self::spill::{BeginRestoreError, Candidate, Content, Restore, Spilled, Target};
@@ -107,9 +109,19 @@ struct Extent {
     since: u64,
 }
 
+impl Extent {
+    /// Whether what it was granted for was sealed, after what its slot says.
+    fn became_object(&self, state: Option<State>) -> bool {
+        state.is_some_and(|state| {
+            state.generation == self.generation && matches!(state.phase, Phase::Sealed | Phase::Closing)
+        })
+    }
+}
+
 /// An object that was taken out while someone had it pinned.
 #[derive(Debug, Clone, Copy)]
 struct Deferred {
+    segment: u32,
     offset: u64,
     footprint: u64,
     seat: u32,
@@ -137,6 +149,7 @@ pub struct StoreDaemon {
     /// Extents that were granted without being backed and may not be written yet.
     unbacked: HashSet<u64>,
     deferred: HashMap<u64, Deferred>,
+    file: Option<file::File>,
     elsewhere: spill::Elsewhere,
     mappings: spill::Mappings,
     grants: u64,
@@ -198,6 +211,7 @@ impl StoreDaemon {
             extents: BTreeMap::new(),
             unbacked: HashSet::new(),
             deferred: HashMap::new(),
+            file: None,
             elsewhere: spill::Elsewhere::default(),
             mappings: spill::Mappings::default(),
             grants: 0,
@@ -228,10 +242,13 @@ impl StoreDaemon {
             self.table_file.share()?,
             file.into(), // the daemon keeps only its mapping
         ];
+        let file_size = self.file.as_ref().map_or(0, |file| file.file.size());
+        let shared_file = self.file.as_ref().map(|file| file.file.share()).transpose()?;
         self.last_seat = client;
         self.clients.insert(client, Client { identity: who, pages, lanes: [None; LANES as usize] });
         let StoreConfig { capacity, slots, holds, .. } = self.config;
-        Ok(Seat { params: SeatParams { client, epoch: self.epoch, capacity, slots, holds }, fds })
+        let params = SeatParams { client, epoch: self.epoch, capacity, slots, holds, file: file_size };
+        Ok(Seat { params, fds, file: shared_file })
     }
 
     /// The clients that have a seat now, and the process of each.

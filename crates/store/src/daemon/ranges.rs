@@ -280,9 +280,10 @@ impl FreeRanges {
         None
     }
 
-    /// Large objects come from the top, small and middling ones from the bottom.
+    /// Large objects come from the top, small and middling ones from the bottom, and so does what is brought back, for
+    /// nobody's seat: it is about to be pinned, and what can't leave should lie together.
     fn is_from_top(&self, wish: &Wish) -> bool {
-        wish.whole_pages && wish.least >= self.capacity / 512
+        wish.whole_pages && wish.seat != 0 && wish.least >= self.capacity / 512
     }
 
     /// Where in free bytes a wish fits.

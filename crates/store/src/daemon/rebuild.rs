@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::ranges::{FreeRanges, Warmth};
 use super::reclaim::moved;
 use super::{Deferred, Extent, StoreDaemon};
-use crate::layout::{self, LANES, PAGE, Phase, State, hold};
+use crate::layout::{self, FILE_SEGMENT, LANES, PAGE, Phase, State, hold};
 use crate::protocol::Word;
 use crate::table::{Record, Slot};
 
@@ -50,15 +50,27 @@ impl StoreDaemon {
             let granted = granted.get(&hold(slot.index, state.generation)).copied();
             let word = hold(slot.index, state.generation);
             if let Some(place) = self.elsewhere.restoring.get(&word).copied() {
+                if place.segment == FILE_SEGMENT {
+                    continue;
+                }
                 let since = self.extents.get(&place.offset).map_or(0, |extent| extent.since);
                 let extent = place.extent(slot.index, state.generation, since);
                 used.push(Used { start: place.offset, length: place.footprint, extent });
                 continue;
             }
+            if record.segment == FILE_SEGMENT {
+                // The file's accounts are the daemon's alone, but who waits for its pins is found anew.
+                let footprint = self.range(&slot, state, &record);
+                if let (Phase::Closing, Some(footprint)) = (state.phase, footprint) {
+                    let Record { segment, offset, .. } = record;
+                    deferred.insert(word, Deferred { segment, offset, footprint, seat: state.seat, hollow: false });
+                }
+                continue;
+            }
             let Some(memory) = self.memory_of(&slot, state, &record, granted) else { continue };
             if state.phase == Phase::Closing {
                 let (offset, footprint, seat) = (record.offset, memory.length, state.seat);
-                let object = Deferred { offset, footprint, seat, hollow: false };
+                let object = Deferred { segment: 0, offset, footprint, seat, hollow: false };
                 deferred.insert(hold(slot.index, state.generation), object);
             }
             if memory.length > 0 {

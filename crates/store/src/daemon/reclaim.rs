@@ -8,7 +8,7 @@ use heliostat_proto::Locator;
 use super::ranges::Warmth;
 use super::spill::is;
 use super::{Client, Deferred, StoreDaemon};
-use crate::layout::{self, LANES, Phase, State, UNIT, hold, unhold};
+use crate::layout::{self, FILE_SEGMENT, LANES, Phase, State, UNIT, hold, unhold};
 use crate::protocol::{self, Word};
 use crate::table::{Record, Slot};
 
@@ -89,6 +89,7 @@ impl StoreDaemon {
         self.counters.copied = self.counters.copied.saturating_add(state.pages.copied().0.load(Ordering::Relaxed));
         drop(state);
         self.drop_orphans(client);
+        self.drop_file_orphans(client);
         self.sweep_deferred();
         self.memory.free.forget(client);
         reclaimed.bytes = self.memory.free.bytes() - before;
@@ -116,7 +117,8 @@ impl StoreDaemon {
             && !record.whole_pages
             && let Some(footprint) = self.small_range(&record)
         {
-            self.give_back(Deferred { offset: record.offset, footprint, seat: state.seat, hollow: false });
+            let Record { segment, offset, .. } = record;
+            self.give_back(Deferred { segment, offset, footprint, seat: state.seat, hollow: false });
         }
     }
 
@@ -128,10 +130,7 @@ impl StoreDaemon {
             .iter()
             .filter(|(_, extent)| extent.seat == client)
             .filter(|(_, extent)| {
-                let state = table.slot(extent.slot).and_then(|slot| slot.load(Ordering::Acquire));
-                !state.is_some_and(|state| {
-                    state.generation == extent.generation && matches!(state.phase, Phase::Sealed | Phase::Closing)
-                })
+                !extent.became_object(table.slot(extent.slot).and_then(|slot| slot.load(Ordering::Acquire)))
             })
             .map(|(start, _)| *start)
             .collect();
@@ -147,7 +146,7 @@ impl StoreDaemon {
     /// Changes an object's slot to closing, if the locator is right and the object still there; gives also whether
     /// others could see it. One without memory is gone at once.
     fn close(&mut self, locator: &Locator) -> Option<(u64, Deferred, bool)> {
-        let slot = self.table.slot(locator.slot).filter(|_| locator.segment == 0)?;
+        let slot = self.table.slot(locator.slot).filter(|_| locator.segment <= FILE_SEGMENT)?;
         let (state, record) = slot.read_consistent()?;
         if !is(locator, state, &record) {
             return None;
@@ -163,9 +162,11 @@ impl StoreDaemon {
             self.counters.refused += 1;
             return None;
         };
-        let extent = if record.whole_pages { self.extents.get(&record.offset) } else { None };
+        let in_memory = record.whole_pages && record.segment == 0;
+        let extent = if in_memory { self.extents.get(&record.offset) } else { None };
         let hollow = state.phase == Phase::Dropped && extent.is_some_and(|extent| !extent.backed);
-        let object = Deferred { offset: record.offset, footprint, seat: state.seat, hollow };
+        let Record { segment, offset, .. } = record;
+        let object = Deferred { segment, offset, footprint, seat: state.seat, hollow };
         protocol::advance(&slot.state(), state, Phase::Closing).then_some((
             hold(locator.slot, state.generation),
             object,
@@ -175,10 +176,13 @@ impl StoreDaemon {
 
     /// Bytes that an object takes, if what its slot says is possible after what was granted.
     pub(super) fn range(&self, slot: &Slot<'_>, state: State, record: &Record) -> Option<u64> {
-        if !record.whole_pages {
-            return self.small_range(record);
-        }
-        let extent = self.extents.get(&record.offset)?;
+        let extents = match &self.file {
+            Some(file) if record.segment == FILE_SEGMENT => &file.extents,
+            _ if record.segment == FILE_SEGMENT => return None,
+            _ if !record.whole_pages => return self.small_range(record),
+            _ => &self.extents,
+        };
+        let extent = extents.get(&record.offset)?;
         let same = extent.slot == slot.index && extent.generation == state.generation && record.length <= extent.length;
         same.then_some(extent.length)
     }
@@ -223,7 +227,10 @@ impl StoreDaemon {
 
     /// Returns an object's bytes to the free ranges; a living creator counts as their last mapper.
     pub(super) fn give_back(&mut self, object: Deferred) {
-        let Deferred { offset, footprint, seat, hollow } = object;
+        if object.segment == FILE_SEGMENT {
+            return self.give_file_back(object);
+        }
+        let Deferred { offset, footprint, seat, hollow, .. } = object;
         let seat = if self.clients.contains_key(&seat) { seat } else { 0 };
         let warmth = if hollow { self.memory.cool(offset, footprint) } else { Warmth::Warm(seat) };
         let extent = (footprint > 0).then(|| self.extents.remove(&offset)).flatten();

@@ -13,9 +13,10 @@ use std::sync::atomic::Ordering;
 use heliostat_proto::{Locator, ObjectId};
 use heliostat_shm::map::{DataMap, ExclusiveRange, MapError, ReadMap};
 
+use super::file::FileTarget;
 use super::ranges::{Warmth, Wish};
 use super::{Deferred, Extent, StoreDaemon};
-use crate::layout::{self, Phase, State, hold, unhold};
+use crate::layout::{self, FILE_SEGMENT, Phase, State, hold, unhold};
 use crate::link::LeaseError;
 use crate::protocol;
 use crate::table::{Record, Slot};
@@ -39,6 +40,7 @@ pub(super) struct Elsewhere {
 /// Memory for an object that comes back.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place {
+    pub(super) segment: u32,
     pub(super) offset: u64,
     pub(super) footprint: u64,
     pub(super) whole_pages: bool,
@@ -101,6 +103,8 @@ pub enum Restore {
     UnderWay,
     /// Its bytes are to be read into this memory.
     Into(Target),
+    /// Its bytes are to be written to this place in the store's file.
+    IntoFile(FileTarget),
 }
 
 /// Memory of an object that comes back; nobody else sees it until [`StoreDaemon::finish_restore`].
@@ -151,7 +155,8 @@ impl StoreDaemon {
             let Some((state, record)) = slot.read_consistent() else { return 0 };
             let word = hold(slot.index, state.generation);
             let locator = slot.locator(state, &record);
-            let stays = state.phase != Phase::Sealed || record.stays || record.whole_pages != whole_pages;
+            let stays = state.phase != Phase::Sealed || record.stays || record.segment != 0;
+            let stays = stays || record.whole_pages != whole_pages;
             if stays || pinned.contains(&word) || self.elsewhere.spilling.contains(&word) || keep(&locator) {
                 return 0;
             }
@@ -187,7 +192,7 @@ impl StoreDaemon {
             return Ok(None);
         };
         let word = hold(locator.slot, locator.generation);
-        if state.phase != Phase::Sealed || self.range(&slot, state, &record).is_none() {
+        if state.phase != Phase::Sealed || record.segment != 0 || self.range(&slot, state, &record).is_none() {
             return Ok(None);
         }
         let map = match &self.mappings.read {
@@ -227,7 +232,8 @@ impl StoreDaemon {
                 continue;
             };
             if protocol::advance(&slot.state(), state, Phase::Spilled) {
-                let object = Deferred { offset: record.offset, footprint, seat: state.seat, hollow: false };
+                let Record { segment, offset, .. } = record;
+                let object = Deferred { segment, offset, footprint, seat: state.seat, hollow: false };
                 leaving.insert(word, (number, state, object));
             }
         }
@@ -251,6 +257,15 @@ impl StoreDaemon {
 
     /// Takes memory for a spilled object to be read into.
     pub fn begin_restore(&mut self, locator: &Locator) -> Result<Restore, BeginRestoreError> {
+        self.begin_restore_to(locator, 0)
+    }
+
+    /// Takes a place in the store's file for a spilled object that the memory can't take.
+    pub fn begin_restore_to_file(&mut self, locator: &Locator) -> Result<Restore, BeginRestoreError> {
+        self.begin_restore_to(locator, FILE_SEGMENT)
+    }
+
+    fn begin_restore_to(&mut self, locator: &Locator, segment: u32) -> Result<Restore, BeginRestoreError> {
         let slot = self.table.slot(locator.slot).ok_or(BeginRestoreError::Gone)?;
         let found = slot.read_consistent().filter(|(state, record)| is(locator, *state, record));
         let (state, record) = found.ok_or(BeginRestoreError::Gone)?;
@@ -260,6 +275,16 @@ impl StoreDaemon {
             Phase::Spilled if self.elsewhere.restoring.contains_key(&word) => return Ok(Restore::UnderWay),
             Phase::Spilled if self.elsewhere.spilled.contains_key(&word) => {}
             _ => return Err(BeginRestoreError::Gone),
+        }
+        if segment == FILE_SEGMENT {
+            let footprint = layout::footprint(record.length, true).ok_or(BeginRestoreError::Gone)?;
+            let offset = self.take_file(footprint)?;
+            let (slot, generation) = (locator.slot, locator.generation);
+            let extent = Extent { length: footprint, seat: 0, slot, generation, backed: true, since: 0 };
+            self.note_file_extent(offset, extent);
+            self.elsewhere.restoring.insert(word, Place { segment, offset, footprint, whole_pages: true });
+            let target = self.file.as_ref().map(|file| FileTarget::new(file, offset, record.length));
+            return target.map(Restore::IntoFile).ok_or(BeginRestoreError::Gone);
         }
         let map = match &self.mappings.write {
             Some(map) => Arc::clone(map),
@@ -283,7 +308,7 @@ impl StoreDaemon {
         } else {
             self.counters.small += footprint;
         }
-        self.elsewhere.restoring.insert(word, Place { offset, footprint, whole_pages });
+        self.elsewhere.restoring.insert(word, Place { segment, offset, footprint, whole_pages });
         let mut range = map.exclusive(offset, footprint).ok_or(BeginRestoreError::Gone)?;
         let length = length as usize;
         range.bytes_mut()[length..].fill(0);
@@ -299,6 +324,7 @@ impl StoreDaemon {
         let state = slot.load(Ordering::Acquire).filter(|state| state.generation == locator.generation);
         match state {
             Some(state) if good && state.phase == Phase::Spilled => {
+                slot.set_segment(place.segment);
                 slot.place(place.offset, locator.length);
                 self.elsewhere.spilled.remove(&word);
                 // Release: whoever sees it sealed sees the bytes, and where they are.
@@ -306,8 +332,8 @@ impl StoreDaemon {
             }
             _ => {
                 let seat = state.map_or(0, |state| state.seat);
-                let Place { offset, footprint, .. } = place;
-                self.give_back(Deferred { offset, footprint, seat, hollow: false });
+                let Place { segment, offset, footprint, .. } = place;
+                self.give_back(Deferred { segment, offset, footprint, seat, hollow: false });
                 if let Some(state) = state.filter(|state| state.phase == Phase::Closing) {
                     self.forget_spilled(word, state);
                 }
@@ -392,5 +418,6 @@ impl Place {
 
 /// Whether a locator means the object that is in its slot now. Where its bytes are may have changed.
 pub(super) fn is(locator: &Locator, state: State, record: &Record) -> bool {
-    (locator.segment, locator.generation, locator.length) == (0, state.generation, record.length)
+    let same = (locator.generation, locator.length) == (state.generation, record.length);
+    same && locator.segment <= FILE_SEGMENT
 }

@@ -50,6 +50,8 @@ pub struct StoreStats {
     pub spilled_objects: u64,
     /// Bytes of `small` and `large` that spilled objects are being read into.
     pub restoring: u64,
+    /// Bytes of objects and drafts in the store's file, which `capacity` does not count.
+    pub file: u64,
     /// Pins of clients with a seat.
     pub pins: u64,
     /// Objects that clients with a seat are creating or gave up, until their memory is back.
@@ -103,6 +105,7 @@ impl StoreDaemon {
             spilled: self.spilled().0,
             spilled_objects: self.spilled().1,
             restoring: self.elsewhere.restoring.values().map(|place| place.footprint).sum(),
+            file: self.file_bytes(),
             pins,
             drafts,
             clients: self.clients.len() as u64,
