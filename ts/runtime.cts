@@ -10,6 +10,7 @@ import { hasImmutableBuffers, IMMUTABLE_FLAG, shareTransfer } from './immutable.
 import { atExit, native, thread } from './native.cjs';
 import { endSession, setEnded } from './object-ref.cjs';
 import { outer } from './realm.cjs';
+import { checkRuntimeEnv, inheritEnv, settled } from './runtime-env.cjs';
 import * as system from './system.cjs';
 import { setCapacity, setInlineLimit, translated } from './transfer.cjs';
 import type { Context, InitOptions } from './types.cjs';
@@ -131,7 +132,7 @@ const KNOWN: Record<keyof InitOptions, (value: unknown) => void> = {
   dashboard: (value) => {
     if (typeof value !== 'boolean') check.options(value, 'dashboard');
   },
-  runtimeEnv: (value) => check.options(value, 'runtimeEnv'),
+  runtimeEnv: (value) => checkRuntimeEnv(value),
   tempDir: (value) => check.string(value, 'tempDir'),
   ignoreReinit: (value) => check.boolean(value, 'ignoreReinit'),
 };
@@ -151,7 +152,7 @@ function checkOptions(options: InitOptions): InitOptions {
       throw new TypeError(`resources.${name}: use numCpus, numGpus or the task's memory option for built-in resources`);
     }
   }
-  if (given.runtimeEnv !== undefined) throw notYet('init({ runtimeEnv })');
+  if (given.runtimeEnv !== undefined) given.runtimeEnv = settled(given.runtimeEnv);
   if (given.dashboard) throw notYet('init({ dashboard })');
   if (given.objectSpilling) throw notYet('init({ objectSpilling }) with settings');
   return given;
@@ -220,6 +221,7 @@ function enter(raw: ReturnType<typeof native.startNode>, options: InitOptions, o
   };
   membership = { context, workerId: raw.workerId, options, session: thread.session };
   if (owns && options.namespace !== undefined) native.setNamespace(options.namespace);
+  if (owns && options.runtimeEnv !== undefined) inheritEnv(options.runtimeEnv);
   return context;
 }
 
@@ -261,8 +263,9 @@ function startEmbedded(options: InitOptions): ReturnType<typeof native.startNode
     args: [
       ...WORKER_FLAGS,
       ...(hasImmutableBuffers ? [IMMUTABLE_FLAG] : []),
-      joinPath(__dirname, 'worker', 'main.cjs'),
     ],
+    entry: [joinPath(__dirname, 'worker', 'main.cjs')],
+    awaitsEnv: options.runtimeEnv !== undefined,
     env: {},
     logToDriver: options.logToDriver ?? true,
   });

@@ -41,6 +41,10 @@ pub struct StartOptions {
     pub program: String,
     /// Its arguments.
     pub args: Vec<String>,
+    /// Further ones, behind those of a runtime environment.
+    pub entry: Vec<String>,
+    /// Whether workers are started ahead of need only when `inheritEnv` has said for what.
+    pub awaits_env: bool,
     /// Variables of its environment, besides the inherited ones.
     pub env: HashMap<String, String>,
     /// Whether workers' lines are written by this process.
@@ -65,7 +69,7 @@ pub struct Session {
     pub capacity: f64,
 }
 
-fn error(code: &str, message: impl std::fmt::Display) -> Error {
+pub(crate) fn error(code: &str, message: impl std::fmt::Display) -> Error {
     // The typed API splits the code off again: the macros know no error code of their own.
     Error::new(Status::GenericFailure, format!("{code}: {message}"))
 }
@@ -113,6 +117,7 @@ pub fn start_node(options: StartOptions) -> napi::Result<Session> {
         return Ok(running);
     }
     let mut command = WorkerCommand::new(options.program, options.args);
+    command.entry = options.entry.into_iter().map(OsString::from).collect();
     command.env = options.env.into_iter().map(|(name, value)| (OsString::from(name), OsString::from(value))).collect();
     let mut config = NodeConfig::new(
         PathBuf::from(options.temp_dir),
@@ -122,6 +127,7 @@ pub fn start_node(options: StartOptions) -> napi::Result<Session> {
     );
     config.labels = options.labels.into_iter().collect();
     config.inline_limit = options.inline_limit as u64;
+    config.awaits_env = options.awaits_env;
     config.log_to_driver = options.log_to_driver;
     let node = Node::start(config).map_err(|failed| error("NODE_START", failed))?;
     let address = node.address();

@@ -16,6 +16,7 @@ use heliostat_wire::Channel;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::daemon_end::DaemonEnd;
+use crate::envs::Envs;
 use crate::error::ConnectError;
 use crate::io;
 use crate::output::Printer;
@@ -78,6 +79,7 @@ pub(crate) struct Shared {
     pub(crate) ports: Ports,
     pub(crate) states: Calls<NodeState>,
     pub(crate) named: Calls<Result<RefEntry, Failure>>,
+    pub(crate) envs: Mutex<Envs>,
     pub(crate) printer: Mutex<Option<Printer>>,
     pub(crate) stopping: AtomicBool,
     pub(crate) left: AtomicBool,
@@ -114,6 +116,7 @@ impl Client {
             seat: store.params().client,
         };
         let printer = if options.print_output { Some(Printer::start()?) } else { None };
+        let envs = Envs::new(&welcome);
         let shared = Arc::new(Shared {
             core: Mutex::new(Core::new(identity)),
             changed: Condvar::new(),
@@ -126,6 +129,7 @@ impl Client {
             ports: Ports::default(),
             states: Calls::default(),
             named: Calls::default(),
+            envs: Mutex::new(envs),
             printer: Mutex::new(printer),
             stopping: AtomicBool::new(false),
             left: AtomicBool::new(false),

@@ -7,6 +7,7 @@
 
 mod client;
 mod daemon_end;
+mod envs;
 mod error;
 mod hello;
 mod io;
@@ -19,6 +20,7 @@ mod values;
 mod watch;
 
 pub use client::{Blocked, Client, ClientOptions};
+pub use envs::EnvWish;
 pub use error::{ConnectError, PutError};
 pub use named::NamedError;
 pub use ports::{Event, Notify, PortId};

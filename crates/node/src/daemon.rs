@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::rc::{Rc, Weak};
 use std::sync::mpsc::Sender;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use tokio::sync::Notify;
 
 use crate::config::NodeConfig;
 use crate::conn::Conn;
+use crate::envs::Envs;
 use crate::named::Keeper;
 use crate::output::Unclaimed;
 use crate::pressure::Memory;
@@ -39,6 +41,7 @@ pub(crate) struct Daemon {
     pub(crate) schedule: Schedule,
     pub(crate) store: Store,
     pub(crate) keeper: Keeper,
+    pub(crate) envs: Envs,
     pub(crate) memory: Memory,
     pub(crate) processes: BTreeMap<WorkerId, Process>,
     pub(crate) children: BTreeMap<WorkerId, Child>,
@@ -75,12 +78,19 @@ pub(crate) struct Process {
 }
 
 impl Daemon {
-    pub(crate) fn new(config: NodeConfig, node: NodeId, store: Store, orders: Sender<Order>) -> Shared {
+    pub(crate) fn new(
+        config: NodeConfig,
+        node: NodeId,
+        store: Store,
+        orders: Sender<Order>,
+        packages: PathBuf,
+    ) -> Shared {
         Rc::new_cyclic(|me| {
             RefCell::new(Self {
                 me: me.clone(),
                 schedule: Schedule::new(&config.resources),
                 memory: Memory::new(config.memory),
+                envs: Envs::new(packages, config.awaits_env),
                 config,
                 node,
                 store,
@@ -119,12 +129,12 @@ impl Daemon {
         let mut actions = VecDeque::from(actions);
         while let Some(action) = actions.pop_front() {
             match action {
-                Action::Spawn { count } => (0..count).for_each(|_| self.order_worker()),
-                Action::BackOff { failures } => {
+                Action::Spawn { env, count } => (0..count).for_each(|_| self.order_worker(env)),
+                Action::BackOff { env, failures } => {
                     let doublings = failures.saturating_sub(1).min(16);
                     let pause = FIRST_PAUSE.saturating_mul(1 << doublings).min(LONGEST_PAUSE);
-                    self.after(pause, |daemon| {
-                        let actions = daemon.schedule.resume_spawning();
+                    self.after(pause, move |daemon| {
+                        let actions = daemon.schedule.resume_spawning(env);
                         daemon.perform(actions);
                     });
                 }

@@ -130,11 +130,12 @@ impl Node {
             let store = Arc::clone(&store);
             Box::new(move || store.run(&jobs))
         })?;
+        let packages = session.packages();
         let event_loop = start("heliostat-node", "event loop", {
             let store = Store::new(store, job_sender);
             Box::new(move || {
                 LocalSet::new().block_on(&runtime, async move {
-                    let shared = Daemon::new(config, node, store, order_sender);
+                    let shared = Daemon::new(config, node, store, order_sender, packages);
                     run(shared, listener, commands, outcomes).await;
                 });
             })
@@ -205,10 +206,7 @@ async fn run(
     mut outcomes: UnboundedReceiver<Outcome>,
 ) {
     {
-        let mut daemon = shared.borrow_mut();
-        let prestart = daemon.config.prestart;
-        let actions = daemon.schedule.prestart(prestart);
-        daemon.perform(actions);
+        shared.borrow_mut().start_ahead();
     }
     let tasks = shared.borrow().tasks.clone();
     tasks.spawn(pressure::watch(Rc::downgrade(&shared)));
@@ -239,7 +237,11 @@ async fn stop(shared: &Shared, outcomes: &mut UnboundedReceiver<Outcome>, grace:
             daemon.end_child(id, how);
         }
     };
-    shared.borrow_mut().stopping = true;
+    {
+        let mut daemon = shared.borrow_mut();
+        daemon.stopping = true;
+        daemon.envs.stop();
+    }
     if !grace.is_zero() {
         end_all(How::Within(grace));
         let _ = tokio::time::timeout(grace, all_gone(shared, outcomes)).await;

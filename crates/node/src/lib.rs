@@ -22,6 +22,8 @@ mod admission;
 mod config;
 mod conn;
 mod daemon;
+mod debugger;
+mod envs;
 mod exit;
 mod handle;
 mod last_words;

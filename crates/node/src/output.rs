@@ -48,7 +48,7 @@ pub(crate) struct Splitter {
 impl Splitter {
     pub(crate) fn new(marker: &[u8; 16]) -> Self {
         let mut bytes = vec![MARKER_START];
-        bytes.extend_from_slice(crate::session::hex(marker).as_bytes());
+        bytes.extend_from_slice(heliostat_package::hex(marker).as_bytes());
         bytes.push(b' ');
         Self { marker: bytes, buffer: Vec::new(), name: String::new(), naming: false }
     }
