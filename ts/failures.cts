@@ -1,7 +1,13 @@
 /** Failures of the cluster and errors of JavaScript, one into the other. */
 import { inspect, types } from 'node:util';
 import type { RawFailure } from '#native' with { 'resolution-mode': 'import' };
-import { classOfCode, type HeliostatError, isHeliostatError, SerializationError, WorkerCrashedError } from './errors.cjs';
+import {
+  classOfCode,
+  type HeliostatError,
+  isHeliostatError,
+  SerializationError,
+  WorkerCrashedError,
+} from './errors.cjs';
 import type { CallSite } from './object-ref.cjs';
 import { frames, mapStack, withoutOwn } from './stack.cjs';
 import { fromRaw, fromRawSync } from './transfer.cjs';
@@ -39,9 +45,13 @@ function build(failure: RawFailure, thrown: unknown, site: CallSite | undefined)
   return outer;
 }
 
-/** The end of a worker is a cause of the class that says so. */
-function causeOf(message: string, facts: Record<string, unknown>): Error {
-  return 'exitCode' in facts ? new WorkerCrashedError(message, facts) : new Error(message);
+/** The end of a worker is a cause of the class that says so. It happened nowhere in this program. */
+function causeOf(message: string, { exitCode, exitSignal }: Record<string, unknown>): Error {
+  const ended = exitCode !== undefined || exitSignal !== undefined;
+  const facts = { exitCode: exitCode as number | null, exitSignal: exitSignal as string | null };
+  const cause = ended ? new WorkerCrashedError(message, facts) : new Error(message);
+  setStack(cause, `${cause.name}: ${message}`);
+  return cause;
 }
 
 function place(site: CallSite | undefined): string {

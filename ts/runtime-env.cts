@@ -37,7 +37,8 @@ function checkEnvVars(value: unknown, name: string): void {
 
 function checkExecArgv(value: unknown, name: string): void {
   if (value === undefined) return;
-  if (!Array.isArray(value)) throw new TypeError(`${name} must be a list of Node's flags, got ${check.describe(value)}`);
+  if (!Array.isArray(value))
+    throw new TypeError(`${name} must be a list of Node's flags, got ${check.describe(value)}`);
   for (const [index, flag] of value.entries()) {
     check.string(flag ?? null, `${name}[${index}]`);
     if ((flag as string).includes('\0')) throw new TypeError(`${name}[${index}] must not contain a null character`);

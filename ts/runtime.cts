@@ -260,10 +260,7 @@ function startEmbedded(options: InitOptions): ReturnType<typeof native.startNode
     objectStoreMemory: options.objectStoreMemory ?? Math.floor(memory * 0.3),
     inlineLimit: options.inlineLimit ?? DEFAULT_INLINE_LIMIT,
     program: process.execPath,
-    args: [
-      ...WORKER_FLAGS,
-      ...(hasImmutableBuffers ? [IMMUTABLE_FLAG] : []),
-    ],
+    args: [...WORKER_FLAGS, ...(hasImmutableBuffers ? [IMMUTABLE_FLAG] : [])],
     entry: [joinPath(__dirname, 'worker', 'main.cjs')],
     awaitsEnv: options.runtimeEnv !== undefined,
     env: {},

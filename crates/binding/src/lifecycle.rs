@@ -100,7 +100,9 @@ fn join(
     on_node_gone: Box<dyn Fn() + Send + Sync>,
 ) -> napi::Result<Session> {
     let print_output = matches!(role, Role::Driver);
-    let client = Client::connect(socket, ClientOptions { role, on_node_gone, print_output })
+    // As the program may have set it for itself; read on the thread that may change it.
+    let fold_output = std::env::var_os("HELIOSTAT_DEDUP_LOGS").is_none_or(|value| value != "0");
+    let client = Client::connect(socket, ClientOptions { role, on_node_gone, print_output, fold_output })
         .map_err(|failed| connect_error(&failed))?;
     crate::views::watch(&client).map_err(|failed| error("INTERNAL", failed))?;
     let session = session(&client, address.clone());

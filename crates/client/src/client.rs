@@ -39,6 +39,8 @@ pub struct ClientOptions {
     pub on_node_gone: Box<dyn Fn() + Send + Sync>,
     /// Whether workers' lines are written to this process's standard output and error.
     pub print_output: bool,
+    /// Whether lines that several workers write alike are counted instead of written each.
+    pub fold_output: bool,
 }
 
 impl std::fmt::Debug for ClientOptions {
@@ -115,7 +117,10 @@ impl Client {
             job: welcome.job,
             seat: store.params().client,
         };
-        let printer = if options.print_output { Some(Printer::start()?) } else { None };
+        let printer = match options.print_output {
+            true => Some(Printer::start(Arc::clone(&daemon), options.fold_output)?),
+            false => None,
+        };
         let envs = Envs::new(&welcome);
         let shared = Arc::new(Shared {
             core: Mutex::new(Core::new(identity)),

@@ -9,6 +9,7 @@ mod client;
 mod daemon_end;
 mod envs;
 mod error;
+mod fold;
 mod hello;
 mod io;
 mod named;

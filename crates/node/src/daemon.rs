@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 use crate::config::NodeConfig;
 use crate::conn::Conn;
 use crate::envs::Envs;
+use crate::logs::Logs;
 use crate::named::Keeper;
 use crate::output::Unclaimed;
 use crate::pressure::Memory;
@@ -48,6 +49,7 @@ pub(crate) struct Daemon {
     /// Children that did not connect yet, by the token that each was given.
     pub(crate) tokens: HashMap<u128, WorkerId>,
     pub(crate) orders: Sender<Order>,
+    pub(crate) logs: Logs,
     pub(crate) unclaimed: Unclaimed,
     pub(crate) tasks: Tasks,
     pub(crate) stopping: bool,
@@ -84,6 +86,7 @@ impl Daemon {
         store: Store,
         orders: Sender<Order>,
         packages: PathBuf,
+        logs: Logs,
     ) -> Shared {
         Rc::new_cyclic(|me| {
             RefCell::new(Self {
@@ -99,6 +102,7 @@ impl Daemon {
                 children: BTreeMap::new(),
                 tokens: HashMap::new(),
                 orders,
+                logs,
                 unclaimed: Unclaimed::default(),
                 tasks: Tasks::default(),
                 stopping: false,

@@ -21,6 +21,7 @@ use crate::admission;
 use crate::config::NodeConfig;
 use crate::daemon::{Daemon, Shared};
 use crate::listener;
+use crate::logs::Logs;
 use crate::pressure;
 use crate::session::{Session, SessionError};
 use crate::spawner::{Outcome, Spawner};
@@ -88,7 +89,7 @@ pub struct NodeHandle {
 
 #[derive(Debug)]
 struct Running {
-    threads: [JoinHandle<()>; 3],
+    threads: [JoinHandle<()>; 4],
     session: Session,
 }
 
@@ -99,7 +100,7 @@ enum Command {
 }
 
 impl Node {
-    /// Starts a node in this process: three threads, a socket, and workers ahead of need. Call it on a thread that may
+    /// Starts a node in this process: four threads, a socket, and workers ahead of need. Call it on a thread that may
     /// read the environment, which workers inherit as it is now.
     pub fn start(config: NodeConfig) -> Result<NodeHandle, StartNodeError> {
         let node = NodeId(crate::random());
@@ -131,17 +132,19 @@ impl Node {
             Box::new(move || store.run(&jobs))
         })?;
         let packages = session.packages();
+        let (logs, log_writer) = Logs::new(session.logs());
+        let logging = start("heliostat-logs", "log writer", Box::new(move || log_writer.run()))?;
         let event_loop = start("heliostat-node", "event loop", {
             let store = Store::new(store, job_sender);
             Box::new(move || {
                 LocalSet::new().block_on(&runtime, async move {
-                    let shared = Daemon::new(config, node, store, order_sender, packages);
+                    let shared = Daemon::new(config, node, store, order_sender, packages, logs);
                     run(shared, listener, commands, outcomes).await;
                 });
             })
         })?;
         let session_dir = session.dir().to_owned();
-        let running = Mutex::new(Some(Running { threads: [event_loop, spawning, storing], session }));
+        let running = Mutex::new(Some(Running { threads: [event_loop, spawning, storing, logging], session }));
         Ok(NodeHandle { node, socket, session_dir, commands: command_sender, running })
     }
 }

@@ -28,6 +28,7 @@ mod exit;
 mod handle;
 mod last_words;
 mod listener;
+mod logs;
 mod named;
 mod output;
 mod peers;

@@ -84,6 +84,12 @@ impl Daemon {
                 self.on_keeper(from, message);
                 return true;
             }
+            ToDaemon::Printed { bytes } => {
+                if let Some(process) = self.processes.get(&from) {
+                    process.conn.printed(bytes as usize);
+                }
+                return true;
+            }
             ToDaemon::State { request } => {
                 self.tell_state(from, request);
                 return true;

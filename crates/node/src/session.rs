@@ -14,6 +14,7 @@ const SOCKET_PATH_MAX: usize = 107;
 const SOCKET: &str = "node.sock";
 const LOCK: &str = "lock";
 const PACKAGES: &str = "packages";
+const LOGS: &str = "logs";
 const PREFIX: &str = "s-";
 
 /// The session directory could not be made.
@@ -99,6 +100,11 @@ impl Session {
     /// Where packages of directories and their copies are; made by whoever brings the first.
     pub(crate) fn packages(&self) -> PathBuf {
         self.dir.join(PACKAGES)
+    }
+
+    /// Where the output of workers is.
+    pub(crate) fn logs(&self) -> PathBuf {
+        self.dir.join(LOGS)
     }
 
     pub(crate) fn socket(&self) -> PathBuf {

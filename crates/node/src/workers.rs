@@ -51,6 +51,8 @@ pub(crate) struct Child {
     /// What wrote the latest line, or was announced since.
     pub(crate) name: String,
     pub(crate) last_words: LastWords,
+    /// Bytes that its log file lacks by now.
+    pub(crate) unlogged: usize,
     /// Its own memory when that was noted last, in bytes.
     pub(crate) anonymous: Option<u64>,
     /// Counts the kernel's kills in its control group.
@@ -112,6 +114,7 @@ impl Daemon {
             driver: None,
             name: String::new(),
             last_words: LastWords::default(),
+            unlogged: 0,
             anonymous: None,
             oom_counter: None,
             out_of_memory: None,
@@ -252,6 +255,7 @@ impl Daemon {
 
     /// The process is gone and everything that it wrote was read.
     fn child_ended(&mut self, worker: WorkerId, pid: u32, status: Exit) {
+        self.logs.ended(pid);
         let Some(child) = self.children.get_mut(&worker) else { return };
         self.memory.worker_gone(worker);
         if child.connected {

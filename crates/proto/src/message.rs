@@ -183,6 +183,11 @@ pub enum ToDaemon {
     },
     /// Other processes hold references to objects that the worker owns, or none does any more.
     Lends(bool),
+    /// The driver has written so many more bytes of its workers' lines where they belong.
+    Printed {
+        /// Bytes of [`FromDaemon::Output`].
+        bytes: u64,
+    },
     /// Asks for the state of the node.
     State {
         /// Named by the asker.

@@ -197,6 +197,9 @@ impl Client {
             let Some(message) = self.line.receive::<FromDaemon>() else {
                 panic!("the connection ended before {what}; before that came {:?}", self.later);
             };
+            if let FromDaemon::Output { lines, .. } = &message {
+                self.send(&ToDaemon::Printed { bytes: lines.len() as u64 });
+            }
             if let Some(picked) = pick(&message) {
                 return picked;
             }
