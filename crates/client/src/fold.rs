@@ -213,35 +213,37 @@ mod tests {
             events in proptest::collection::vec((0_u32..4, 0_usize..4, 0_u64..2000), 0..200),
         ) {
             let mut folder = Folder::default();
-            let (mut now, mut pushed, mut shown) = (0, HashMap::<Line, u64>::new(), Vec::new());
+            let mut now = 0;
+            // What each worker wrote and was not shown yet; whose lines are held back.
             let mut waiting: HashMap<u32, Vec<Line>> = HashMap::new();
-            let mut take = |all: Vec<Shown>, waiting: &mut HashMap<u32, Vec<Line>>| -> Result<(), TestCaseError> {
-                for one in all {
-                    // What it stands for is, for each worker, a beginning of what it wrote and was not shown yet.
-                    let mut left = one.count;
-                    for lines in waiting.values_mut() {
-                        let own = lines.iter().take_while(|line| **line == one.line).count().min(left as usize);
-                        lines.drain(..own);
-                        left -= own as u64;
-                    }
-                    prop_assert_eq!(left, 0, "shown before an earlier line of its worker");
-                    shown.push(one);
+            let mut held: HashMap<Line, Vec<u32>> = HashMap::new();
+            let shows = |one: &Shown, pids: &[u32], waiting: &mut HashMap<u32, Vec<Line>>| {
+                prop_assert_eq!(one.count, pids.len() as u64, "lost or shown twice");
+                for pid in pids {
+                    let first = waiting.get_mut(pid).filter(|lines| !lines.is_empty()).map(|lines| lines.remove(0));
+                    prop_assert_eq!(first.as_ref(), Some(&one.line), "shown before an earlier line of its worker");
                 }
                 Ok(())
             };
             for (pid, text, pause) in events {
                 now += pause;
-                let line = line(["a", "b", "c", "a long one"][text]);
-                *pushed.entry(line.clone()).or_default() += 1;
+                let line = line(["a", "b", "c", "d"][text]);
                 waiting.entry(pid).or_default().push(line.clone());
-                take(folder.push(line, pid, now), &mut waiting)?;
+                let mut shown = folder.push(line.clone(), pid, now);
+                let direct = if folder.held.contains(&line) { None } else { shown.pop() };
+                for one in shown {
+                    shows(&one, &held.remove(&one.line).unwrap_or_default(), &mut waiting)?;
+                }
+                match direct {
+                    Some(one) => shows(&one, &[pid], &mut waiting)?,
+                    None => held.entry(line).or_default().push(pid),
+                }
                 prop_assert!(folder.due().is_none_or(|due| due > now), "held back for too long");
             }
-            take(folder.finish(now), &mut waiting)?;
-            for one in shown {
-                *pushed.get_mut(&one.line).unwrap() -= one.count;
+            for one in folder.finish(now) {
+                shows(&one, &held.remove(&one.line).unwrap_or_default(), &mut waiting)?;
             }
-            prop_assert!(pushed.values().all(|left| *left == 0), "lost or shown twice");
+            prop_assert!(held.is_empty() && waiting.values().all(Vec::is_empty), "lost");
         }
     }
 }
