@@ -67,8 +67,12 @@ impl Pending {
 
     /// Takes all requests for an environment.
     pub(super) fn take_all(&mut self, env: EnvId) -> Vec<(WorkerId, u64)> {
-        self.groups.retain(|(_, (_, of)), _| *of != env);
-        self.index.extract_if(.., |_, ((_, of), _)| *of == env).map(|(key, _)| key).collect()
+        let of_env = self.index.iter().filter(|(_, ((_, of), _))| *of == env);
+        let taken: Vec<(WorkerId, u64)> = of_env.map(|(key, _)| *key).collect();
+        for (client, request) in &taken {
+            self.remove(*client, *request);
+        }
+        taken
     }
 
     pub(super) fn groups(&self) -> impl Iterator<Item = Group> {
