@@ -117,10 +117,8 @@ impl Client {
             job: welcome.job,
             seat: store.params().client,
         };
-        let printer = match options.print_output {
-            true => Some(Printer::start(Arc::clone(&daemon), options.fold_output)?),
-            false => None,
-        };
+        let printer = || Printer::start(Arc::clone(&daemon), options.fold_output);
+        let printer = options.print_output.then(printer).transpose()?;
         let envs = Envs::new(&welcome);
         let shared = Arc::new(Shared {
             core: Mutex::new(Core::new(identity)),

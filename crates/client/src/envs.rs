@@ -1,5 +1,6 @@
 //! Runtime environments of tasks: merged over what they inherit, packed, named, and made known to the daemon.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
@@ -99,12 +100,12 @@ impl Client {
         let mut envs = self.shared.envs.lock().unwrap_or_else(PoisonError::into_inner);
         let made = envs.merge(wish);
         let env = made.id();
-        if !envs.known.contains_key(&env) {
+        if let Entry::Vacant(unknown) = envs.known.entry(env) {
             if made.failure.is_none() {
                 // On the same connection as the requests that name it, so that it comes before them.
                 self.shared.daemon.send(&ToDaemon::DefineEnv { env, spec: made.env.clone() });
             }
-            envs.known.insert(env, made);
+            unknown.insert(made);
         }
         env
     }

@@ -10,7 +10,7 @@ use heliostat_proto::{EnvId, EnvSpec, Fact, Failure, PackageHash, WorkerId};
 
 use crate::daemon::Daemon;
 use crate::debugger;
-use crate::spawner::{Launch, Order};
+use crate::spawner::{Launch, NODE_OPTIONS, Order};
 
 /// The environments that processes made known, and the packages that are being unpacked for them.
 #[derive(Debug)]
@@ -58,7 +58,7 @@ impl Envs {
     /// The failure of whoever wanted a worker of this environment, which did not start.
     pub(crate) fn failure(&self, env: EnvId, failure: Failure) -> Failure {
         let Some(spec) = self.specs.get(&env).filter(|_| failure.code != SETUP) else { return failure };
-        let options = spec.env_vars.iter().any(|(name, _)| name == "NODE_OPTIONS");
+        let options = spec.env_vars.iter().any(|(name, _)| name == NODE_OPTIONS);
         let hint = if spec.exec_argv.is_empty() && !options {
             "see in the cause what its workers said, and correct runtimeEnv".to_owned()
         } else {
@@ -85,17 +85,24 @@ impl Envs {
 const SETUP: &str = "RUNTIME_ENV_SETUP";
 
 fn flags_of(spec: &EnvSpec) -> String {
-    let options = spec.env_vars.iter().filter(|(name, _)| name == "NODE_OPTIONS").map(|(_, value)| value);
+    let options = spec.env_vars.iter().filter(|(name, _)| name == NODE_OPTIONS).map(|(_, value)| value);
     spec.exec_argv.iter().chain(options).map(String::as_str).collect::<Vec<_>>().join(" ")
 }
 
 impl Daemon {
     /// What a worker of an environment is started with, its directory apart.
     pub(crate) fn launch(&self, env: EnvId) -> Launch {
-        let EnvSpec { env_vars, exec_argv, .. } = self.envs.spec(env);
+        let EnvSpec { env_vars: mut vars, exec_argv, .. } = self.envs.spec(env);
         let taken: Vec<u16> = self.children.values().filter_map(|child| child.debug_port).collect();
-        let (flags, debug_port) = debugger::with_own_port(exec_argv, &taken);
-        Launch { directory: None, vars: env_vars, flags, debug_port }
+        let (flags, mut debug_port) = debugger::with_own_port(exec_argv, &taken);
+        let mut awaits_debugger = debugger::waits(&flags);
+        if let Some((_, options)) = vars.iter_mut().find(|(name, _)| name == NODE_OPTIONS) {
+            let (own, port) = debugger::with_own_port(options.split(' ').map(str::to_owned).collect(), &taken);
+            awaits_debugger |= debugger::waits(&own);
+            debug_port = debug_port.or(port);
+            *options = own.join(" ");
+        }
+        Launch { directory: None, vars, flags, debug_port, awaits_debugger }
     }
 
     /// Starts a worker as soon as its directory is there.

@@ -19,6 +19,8 @@ use heliostat_package::hex;
 
 /// Above every other process.
 const OOM_SCORE: &str = "1000";
+/// Flags of Node that come by the environment.
+pub(crate) const NODE_OPTIONS: &str = "NODE_OPTIONS";
 /// Tells a worker that its working directory came with its runtime environment.
 const DIRECTORY_VARIABLE: &str = "HELIOSTAT_WORKING_DIR";
 
@@ -39,6 +41,8 @@ pub(crate) struct Launch {
     pub(crate) flags: Vec<String>,
     /// Where it listens for a debugger, if that was named.
     pub(crate) debug_port: Option<u16>,
+    /// It says nothing before somebody debugs it.
+    pub(crate) awaits_debugger: bool,
 }
 
 /// What became of an order.
@@ -70,7 +74,7 @@ pub(crate) struct Spawner {
 impl Spawner {
     pub(crate) fn new(command: WorkerCommand, socket: PathBuf) -> Self {
         let own = |(name, value): (OsString, OsString)| match value.to_str() {
-            Some(options) if name == "NODE_OPTIONS" => (name, debugger::without_debugger(options).into()),
+            Some(options) if name == NODE_OPTIONS => (name, debugger::without_debugger(options).into()),
             _ => (name, value),
         };
         // A worker may start a node of its own, which has another directory.

@@ -11,7 +11,6 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 
 use crate::daemon::{Daemon, Shared};
-use crate::debugger;
 use crate::exit::{self, Exit};
 use crate::last_words::LastWords;
 use crate::output::Stream;
@@ -35,8 +34,8 @@ pub(crate) struct Child {
     pub(crate) env: EnvId,
     /// Where it listens for a debugger, if that was named.
     pub(crate) debug_port: Option<u16>,
-    /// It says nothing before somebody debugs it.
-    awaits_debugger: bool,
+    /// How long it may take to connect; `None` when it waits for a debugger first.
+    start_timeout: Option<Duration>,
     /// `None` until the spawner reports.
     pub(crate) running: Option<Running>,
     pub(crate) connected: bool,
@@ -105,7 +104,7 @@ impl Daemon {
             token,
             env,
             debug_port: launch.debug_port,
-            awaits_debugger: debugger::waits(&launch.flags),
+            start_timeout: (!launch.awaits_debugger).then_some(self.config.worker_start_timeout),
             running: None,
             connected: false,
             ending: None,
@@ -163,10 +162,7 @@ impl Daemon {
         if let Some(shared) = self.me.upgrade() {
             self.tasks.spawn(tend(shared, worker, pid, pidfd, pipes));
         }
-        let timeout = self.config.worker_start_timeout;
-        if self.children.get(&worker).is_some_and(|child| child.awaits_debugger) {
-            return Ok(());
-        }
+        let Some(timeout) = self.children.get(&worker).and_then(|child| child.start_timeout) else { return Ok(()) };
         self.after(timeout, move |daemon| {
             if let Some(child) =
                 daemon.children.get_mut(&worker).filter(|child| !child.connected && child.ending.is_none())
@@ -267,7 +263,7 @@ impl Daemon {
             self.children.remove(&worker);
         } else {
             let (token, why, env) = (child.token, child.ending, child.env);
-            let timeout = (why == Some(Why::Late)).then_some(self.config.worker_start_timeout);
+            let timeout = child.start_timeout.filter(|_| why == Some(Why::Late));
             let failure = status.start_failure(pid, timeout, &child.last_words);
             let failure = self.envs.failure(env, failure);
             self.children.remove(&worker);
