@@ -18,7 +18,7 @@ test('a worker under --inspect-brk waits for a debugger, and stops in its tasks'
   // Before the worker's first line.
   await debug.sees(/Break on start in .*main\.cjs[\s\S]*debug> /);
   say('cont');
-  await debug.sees(/break in .*debugged\.mjs:11[\s\S]*debug> /);
+  await debug.sees(/break in .*debugged\.mjs:18[\s\S]*debug> /);
   say('exec scaled');
   await debug.sees(/6\s+debug> /);
   say('cont');
@@ -56,7 +56,7 @@ test('workers do not ask for the debugger of their driver, which NODE_OPTIONS ha
   const env = { NODE_OPTIONS: `--inspect=127.0.0.1:${await freePort()} --stack-trace-limit=12`, TEST_TASKS: '2' };
   const program = start(t, dirname(PROGRAM), [PROGRAM], env);
   t.is((await once(program.child, 'close'))[0], 0, program.output());
-  t.regex(program.output(), /RESULT 7 10 of/);
+  t.regex(program.output(), /RESULT 7 10 of 2/);
   t.is(program.output().match(/Debugger listening/g)?.length, 1, program.output());
   t.notRegex(program.output(), /address already in use/);
 });
