@@ -18,7 +18,7 @@ test('a worker under --inspect-brk waits for a debugger, and stops in its tasks'
   // Before the worker's first line.
   await debug.sees(/Break on start in .*main\.cjs[\s\S]*debug> /);
   say('cont');
-  await debug.sees(/break in .*debugged\.mjs:18[\s\S]*debug> /);
+  await debug.sees(/break in .*debugged\.mjs:17[\s\S]*debug> /);
   say('exec scaled');
   await debug.sees(/6\s+debug> /);
   say('cont');
