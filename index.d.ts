@@ -71,9 +71,13 @@ export declare function defineFunction(hash: Uint8Array, header: Uint8Array, hea
 /** Holds a function once more; false when it has to be defined. */
 export declare function useFunction(hash: Uint8Array): boolean
 export declare function dropFunction(hash: Uint8Array): void
-/** Prepares a call: flags are 1 for tried again after errors, 2 after it ran too long. */
+/**
+ * Prepares a call: flags are 1 for tried again after errors, 2 after it ran too long; env is what prepareEnv gave, empty for
+ * the inherited environment.
+ */
 export declare function prepareCall(
-  name: string, hash: Uint8Array, needs: (string | number)[], returns: number, retries: number, timeoutMs: number, flags: number): number
+  name: string, hash: Uint8Array, needs: (string | number)[], returns: number, retries: number, timeoutMs: number, flags: number,
+  env: string): number
 export declare function dropCall(call: number): void
 export declare function submit(
   call: number, header: Uint8Array, headerLength: number, buffers: Buffers, refs: number[],
@@ -149,6 +153,9 @@ export declare function currentSession(): Session | null
  */
 export declare function exitNode(): void
 
+/** Sets the environment of the tasks that ask for none. */
+export declare function inheritEnv(env: RawEnv): void
+
 /** Joins the node behind a Unix socket: as a driver, or with the token of a worker, whose process ends with its node. */
 export declare function joinNode(path: string, workerToken?: string | undefined | null): Session
 
@@ -160,6 +167,19 @@ export declare function leaveNode(forced: boolean): Promise<void>
 
 /** The state of the node, as JSON. */
 export declare function nodeState(): string
+
+/** Makes an environment known, packs its directory, and returns its id for `prepareCall`. */
+export declare function prepareEnv(env: RawEnv): string
+
+/** What a program asks for; what is left out is inherited. */
+export interface RawEnv {
+  /** A directory to pack, as an absolute path. */
+  workingDir?: string
+  /** Variables of the environment. */
+  envVars?: Record<string, string>
+  /** Flags of Node. */
+  execArgv?: Array<string>
+}
 
 /** Bytes of a stored value, from memory or from storage. */
 export declare function readPart(handle: number, start: number, length: number): Promise<Uint8Array>
@@ -217,6 +237,10 @@ export interface StartOptions {
   program: string
   /** Its arguments. */
   args: Array<string>
+  /** Further ones, behind those of a runtime environment. */
+  entry: Array<string>
+  /** Whether workers are started ahead of need only when `inheritEnv` has said for what. */
+  awaitsEnv: boolean
   /** Variables of its environment, besides the inherited ones. */
   env: Record<string, string>
   /** How objects are spilled; `undefined` for not at all. */

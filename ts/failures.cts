@@ -1,7 +1,13 @@
 /** Failures of the cluster and errors of JavaScript, one into the other. */
 import { inspect, types } from 'node:util';
 import type { RawFailure } from '#native' with { 'resolution-mode': 'import' };
-import { classOfCode, type HeliostatError, isHeliostatError, SerializationError } from './errors.cjs';
+import {
+  classOfCode,
+  type HeliostatError,
+  isHeliostatError,
+  SerializationError,
+  WorkerCrashedError,
+} from './errors.cjs';
 import type { CallSite } from './object-ref.cjs';
 import { frames, mapStack, withoutOwn } from './stack.cjs';
 import { fromRaw, fromRawSync } from './transfer.cjs';
@@ -20,6 +26,8 @@ function build(failure: RawFailure, thrown: unknown, site: CallSite | undefined)
   const options: Record<string, unknown> = { ...failure.facts };
   if (failure.hint !== undefined) options['hint'] = failure.hint;
   if (failure.thrown !== undefined) options['cause'] = thrown;
+  // What native code says of a cause is its text.
+  if (typeof options['cause'] === 'string') options['cause'] = causeOf(options['cause'], options);
   const type = classOfCode(failure.code);
   const error = new type(failure.message, options);
   if (types.isNativeError(thrown)) {
@@ -35,6 +43,15 @@ function build(failure: RawFailure, thrown: unknown, site: CallSite | undefined)
   const outer = new type(`a task that this one depends on failed: ${failure.message}`, { ...options, cause });
   if (site !== undefined) setStack(outer, `${outer.name}: ${outer.message}${place(site)}`);
   return outer;
+}
+
+/** The end of a worker is a cause of the class that says so. It happened nowhere in this program. */
+function causeOf(message: string, { exitCode, exitSignal }: Record<string, unknown>): Error {
+  const ended = exitCode !== undefined || exitSignal !== undefined;
+  const facts = { exitCode: exitCode as number | null, exitSignal: exitSignal as string | null };
+  const cause = ended ? new WorkerCrashedError(message, facts) : new Error(message);
+  setStack(cause, `${cause.name}: ${message}`);
+  return cause;
 }
 
 function place(site: CallSite | undefined): string {

@@ -10,12 +10,14 @@ import './unread.cjs';
 import { Remote } from './remote.cjs';
 import { isLeaving, leave, start, startAfterLeaving } from './runtime.cjs';
 import type { Context, InitOptions } from './types.cjs';
-import { warmUp } from './values/index.cjs';
+import { listScripts, warmUp } from './values/index.cjs';
 
 /** Starts the runtime, or joins a running one. */
 export async function init(options?: InitOptions): Promise<Context> {
   const context = isLeaving() ? await startAfterLeaving(options) : start(options);
-  // What sending the first function costs once, while the program does something else.
+  // What sending the first function costs once: most of it while the first workers start, which takes longer, the rest
+  // while the program does something else.
+  listScripts();
   setImmediate(warmUp).unref();
   return context;
 }

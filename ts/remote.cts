@@ -9,6 +9,7 @@ import { type CallSite, handleOf, makeRef, ObjectRef, session } from './object-r
 import { Finalizers } from './realm.cjs';
 import { withRoom } from './room.cjs';
 import { current } from './runtime.cjs';
+import { prepareEnv, settled } from './runtime-env.cjs';
 import { callSite } from './sites.cjs';
 import { checkOptions, flagsOf, needsOf, type Options, timeoutOf } from './task-options.cjs';
 import { contentHash, withParts, writeSmallCall } from './transfer.cjs';
@@ -30,6 +31,17 @@ const held = new Finalizers<Captured>(({ hash, session: owner }) => {
   if (owner === session.current) native.dropFunction(hash);
 });
 
+/** The environment as it was packed at the first call of a session. */
+interface Prepared {
+  id: string;
+  session: number;
+}
+
+/** What the options of one remote function have in common. */
+interface Shared<T> {
+  value?: T;
+}
+
 /** A call as native code knows it. */
 interface Call {
   number: number;
@@ -44,15 +56,18 @@ const calls = new Finalizers<number>((number) => native.dropCall(number));
 
 /** What remote() gives for a function. Found by this name where a value brings one. */
 export class Remote {
-  readonly #captured: { value?: Captured };
+  readonly #captured: Shared<Captured>;
+  readonly #env: Shared<Prepared>;
   readonly #function: AnyFunction;
   readonly #options: Options;
   #call: Call | undefined;
 
-  constructor(fn: AnyFunction, options: Options, captured: { value?: Captured } = {}) {
+  constructor(fn: AnyFunction, options: Options, captured: Shared<Captured> = {}, env: Shared<Prepared> = {}) {
     this.#function = fn;
-    this.#options = options;
+    const { runtimeEnv } = options;
+    this.#options = runtimeEnv === undefined ? options : { ...options, runtimeEnv: settled(runtimeEnv) };
     this.#captured = captured;
+    this.#env = env;
   }
 
   remote(...args: unknown[]): ObjectRef | ObjectRef[] {
@@ -96,7 +111,8 @@ export class Remote {
     const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
     // The error classes travel with the function.
     const captured = 'retryExceptions' in given ? {} : this.#captured;
-    return new Remote(this.#function, { ...this.#options, ...given }, captured);
+    const env = 'runtimeEnv' in given ? {} : this.#env;
+    return new Remote(this.#function, { ...this.#options, ...given }, captured, env);
   }
 
   /** How a remote function travels inside values and with functions that capture it. A signal stays in its process. */
@@ -125,11 +141,23 @@ export class Remote {
       maxRetries,
       timeoutOf(options),
       flagsOf(options),
+      this.#prepareEnv(),
     );
     const call = { number, name, captured, single: numReturns === undefined && signal === undefined };
     calls.register(call, number);
     this.#call = call;
     return call;
+  }
+
+  /** Packs the working directory at the first call, as the function is captured then. */
+  #prepareEnv(): string {
+    const { runtimeEnv } = this.#options;
+    if (runtimeEnv === undefined) return '';
+    const known = this.#env.value;
+    if (known !== undefined && known.session === session.current) return known.id;
+    const id = prepareEnv(runtimeEnv);
+    this.#env.value = { id, session: session.current };
+    return id;
   }
 
   /** Captures the function at the first call: constants below it in the file exist by then. */

@@ -11,6 +11,7 @@ import { atExit, native, thread } from './native.cjs';
 import { endSession, setEnded } from './object-ref.cjs';
 import { outer } from './realm.cjs';
 import { setPutTimeout } from './room.cjs';
+import { checkRuntimeEnv, inheritEnv, settled } from './runtime-env.cjs';
 import { biggestSites } from './sites.cjs';
 import { checkSpilling, spillSettings } from './spilling.cjs';
 import * as system from './system.cjs';
@@ -150,7 +151,7 @@ const KNOWN: Record<keyof InitOptions, (value: unknown) => void> = {
   dashboard: (value) => {
     if (typeof value !== 'boolean') check.options(value, 'dashboard');
   },
-  runtimeEnv: (value) => check.options(value, 'runtimeEnv'),
+  runtimeEnv: (value) => checkRuntimeEnv(value),
   tempDir: (value) => check.string(value, 'tempDir'),
   ignoreReinit: (value) => check.boolean(value, 'ignoreReinit'),
 };
@@ -170,7 +171,7 @@ function checkOptions(options: InitOptions): InitOptions {
       throw new TypeError(`resources.${name}: use numCpus, numGpus or the task's memory option for built-in resources`);
     }
   }
-  if (given.runtimeEnv !== undefined) throw notYet('init({ runtimeEnv })');
+  if (given.runtimeEnv !== undefined) given.runtimeEnv = settled(given.runtimeEnv);
   if (given.dashboard) throw notYet('init({ dashboard })');
   return given;
 }
@@ -239,6 +240,7 @@ function enter(raw: ReturnType<typeof native.startNode>, options: InitOptions, o
   };
   membership = { context, workerId: raw.workerId, options, session: thread.session };
   if (owns && options.namespace !== undefined) native.setNamespace(options.namespace);
+  if (owns && options.runtimeEnv !== undefined) inheritEnv(options.runtimeEnv);
   return context;
 }
 
@@ -277,11 +279,9 @@ function startEmbedded(options: InitOptions): ReturnType<typeof native.startNode
     objectStoreMemory: options.objectStoreMemory ?? Math.floor(memory * 0.3),
     inlineLimit: options.inlineLimit ?? DEFAULT_INLINE_LIMIT,
     program: process.execPath,
-    args: [
-      ...WORKER_FLAGS,
-      ...(hasImmutableBuffers ? [IMMUTABLE_FLAG] : []),
-      joinPath(__dirname, 'worker', 'main.cjs'),
-    ],
+    args: [...WORKER_FLAGS, ...(hasImmutableBuffers ? [IMMUTABLE_FLAG] : [])],
+    entry: [joinPath(__dirname, 'worker', 'main.cjs')],
+    awaitsEnv: options.runtimeEnv !== undefined,
     env: {},
     ...(options.objectSpilling === false ? {} : { spilling: spillSettings(options.objectSpilling ?? {}) }),
     putTimeout: options.putTimeoutMs ?? DEFAULT_PUT_TIMEOUT,

@@ -1,12 +1,13 @@
 /** What a task may be told: checks, and what native code needs of it. */
 import * as check from './check.cjs';
 import { notYet, TaskTimeoutError } from './errors.cjs';
+import { checkRuntimeEnv } from './runtime-env.cjs';
 import type { TaskOptions } from './types.cjs';
 
 export type Options = TaskOptions & { numReturns?: number };
 
 /** Options that later versions bring, refused rather than ignored. */
-const LATER = ['schedulingStrategy', 'runtimeEnv', 'bufferedItems'] as const;
+const LATER = ['schedulingStrategy', 'bufferedItems'] as const;
 
 const KNOWN = new Set<string>([
   ...LATER,
@@ -21,6 +22,7 @@ const KNOWN = new Set<string>([
   'numGpus',
   'memory',
   'resources',
+  'runtimeEnv',
 ]);
 
 /** Throws TypeError or RangeError for what cannot be meant. */
@@ -40,6 +42,7 @@ export function checkOptions(options: Options): void {
   check.number(options.numGpus, 'numGpus', { min: 0, finite: true });
   check.number(options.memory, 'memory', { min: 0, finite: true });
   check.amounts(options.resources, 'resources');
+  checkRuntimeEnv(options.runtimeEnv);
   for (const name of LATER) {
     const value = options[name];
     if (value !== undefined && value !== 'default') throw notYet(`the task option ${name}`);

@@ -39,9 +39,25 @@ export interface SpillOptions {
   /** Extra settings of the storage client, for example { endpoint, region, access_key_id, allow_http }. */
   storage?: Record<string, string> | undefined;
 }
+/**
+ * What workers are started with. A task runs only in a worker that was started for the same environment. That of `init()` is
+ * the default of all tasks; a task's goes over it (variables one by one, the directory and the flags as a whole), and the
+ * tasks that a task submits inherit its own. What cannot be set up rejects with {@link RuntimeEnvSetupError}.
+ *
+ * @example
+ * await init({ runtimeEnv: { workingDir: './tasks', envVars: { LOG_LEVEL: 'debug' } } });
+ * const train = remote((rows: number) => rows * 2, { runtimeEnv: { execArgv: ['--max-old-space-size=8192'] } });
+ */
 export interface RuntimeEnv {
+  /**
+   * A directory of this machine. It is packed at `init()`, or at the first `.remote()`, and unpacked once for the node: its copy is
+   * the current directory of the workers, and packages in it are found first. Patterns of `.heliostatignore` and
+   * `.gitignore` stay out, as do `.git` and `node_modules` unless a pattern brings them back; at most 256 MiB.
+   */
   workingDir?: string | undefined;
+  /** Variables of the workers' environment, besides those of the driver. */
   envVars?: Record<string, string> | undefined;
+  /** Flags of Node for the workers, such as `--max-old-space-size=8192`, `--inspect-brk` or `--import=./hooks.mjs`. */
   execArgv?: string[] | undefined;
 }
 

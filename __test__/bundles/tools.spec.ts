@@ -1,10 +1,8 @@
 /** The debugger and coverage, by Node's own client and by c8: they see the program as if no function of it had been read. */
-import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { ExecutionContext } from 'ava';
-import { eventually } from '../support/cluster.js';
+import { start } from '../support/running.js';
 import { modulesOf } from '../support/tools.js';
 import { each, makeProject } from './support.js';
 
@@ -20,36 +18,6 @@ function lines(dir: string, comment: string): number[] {
 interface Counts {
   statementMap: Record<string, { start: { line: number } }>;
   s: Record<string, number>;
-}
-
-interface Running {
-  child: ChildProcess;
-  output(): string;
-  /** Waits until a text is there, after what was waited for before. */
-  sees(pattern: RegExp): Promise<void>;
-}
-
-function start(t: ExecutionContext, cwd: string, args: string[], env: NodeJS.ProcessEnv = {}): Running {
-  const { NODE_OPTIONS: _, ...own } = process.env;
-  const child = spawn(process.execPath, args, { cwd, env: { ...own, ...env }, stdio: 'pipe' });
-  t.teardown(() => child.kill('SIGKILL'));
-  let output = '';
-  let seen = 0;
-  for (const stream of [child.stdout, child.stderr]) stream.on('data', (data) => (output += data));
-  return {
-    child,
-    output: () => output,
-    sees: (pattern) =>
-      eventually(
-        () => `${pattern} in ${output}`,
-        () => {
-          const found = pattern.exec(output.slice(seen));
-          if (found === null) return false;
-          seen += found.index + found[0].length;
-          return true;
-        },
-      ) as Promise<unknown> as Promise<void>,
-  };
 }
 
 each('a driver under --inspect-brk stops at breakpoints after its functions were sent', async (t) => {

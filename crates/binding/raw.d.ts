@@ -71,9 +71,13 @@ export declare function defineFunction(hash: Uint8Array, header: Uint8Array, hea
 /** Holds a function once more; false when it has to be defined. */
 export declare function useFunction(hash: Uint8Array): boolean
 export declare function dropFunction(hash: Uint8Array): void
-/** Prepares a call: flags are 1 for tried again after errors, 2 after it ran too long. */
+/**
+ * Prepares a call: flags are 1 for tried again after errors, 2 after it ran too long; env is what prepareEnv gave, empty for
+ * the inherited environment.
+ */
 export declare function prepareCall(
-  name: string, hash: Uint8Array, needs: (string | number)[], returns: number, retries: number, timeoutMs: number, flags: number): number
+  name: string, hash: Uint8Array, needs: (string | number)[], returns: number, retries: number, timeoutMs: number, flags: number,
+  env: string): number
 export declare function dropCall(call: number): void
 export declare function submit(
   call: number, header: Uint8Array, headerLength: number, buffers: Buffers, refs: number[],

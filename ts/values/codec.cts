@@ -58,10 +58,13 @@ export function encode(value: unknown, options?: { root?: string }): Encoded {
   }
 }
 
-/**
- * Pays the one-off costs of the first function that is sent (about 50 ms of loading parsers and listing scripts). Worth
- * calling when the event loop is idle, for example while the first workers start.
- */
+/** Pays what costs most of the first function that is sent, once: listing the scripts. Worth calling while the first workers start. */
+export function listScripts(): void {
+  const loaded = require('./functions/inspector.cjs') as typeof import('./functions/inspector.cjs');
+  loaded.listScripts();
+}
+
+/** Pays the other one-off costs of the first function, such as loading parsers. Worth calling when the event loop is idle. */
 export function warmUp(): void {
   const loaded = require('./functions/warm-up.cjs') as typeof import('./functions/warm-up.cjs');
   loaded.warmUp();

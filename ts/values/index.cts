@@ -4,7 +4,7 @@
  */
 
 export type { Encoded } from './codec.cjs';
-export { decode, encode, inspectSerializable, prepare, warmUp, warnOfLarge } from './codec.cjs';
+export { decode, encode, inspectSerializable, listScripts, prepare, warmUp, warnOfLarge } from './codec.cjs';
 export type { Hooks } from './hooks.cjs';
 export { setHooks } from './hooks.cjs';
 export type { DecodeSource } from './reader.cjs';

@@ -13,6 +13,7 @@ import { forget, functionOf } from './functions.cjs';
 import { addFailures, addResults, refuseWrites } from './results.cjs';
 import { isOneOf } from './retries.cjs';
 import { runSmall } from './small.cjs';
+import { waitForRoom } from './streams.cjs';
 
 const socket = process.env['HELIOSTAT_SOCKET'] ?? '';
 const token = process.env['HELIOSTAT_WORKER_TOKEN'] ?? '';
@@ -20,6 +21,7 @@ native.setMarker(process.env['HELIOSTAT_MARKER'] ?? '');
 // Programs that tasks start are not workers.
 for (const name of ['HELIOSTAT_SOCKET', 'HELIOSTAT_WORKER_TOKEN', 'HELIOSTAT_MARKER']) delete process.env[name];
 
+waitForRoom();
 const { nodeId } = startWorker(socket, token);
 
 async function valueFrom(raw: RawValue): Promise<unknown> {

@@ -35,9 +35,11 @@ fn resources(scope: Scope, pairs: Value) -> Result<Resources, Thrown> {
 
 raw_functions! {
     /// Prepares a call: name, function, resources as [name, amount, ...], and numbers: results (-1: one value), retries,
-    /// milliseconds that a run may take (-1: any), flags (1: tried again after errors, 2: after it ran too long). Returns its
-    /// number, good until `dropCall`.
-    fn prepare_call = c"prepareCall" (name, hash_bytes, needs, returns, retries, timeout, flags) |scope| {
+    /// milliseconds that a run may take (-1: any), flags (1: tried again after errors, 2: after it ran too long); and the
+    /// environment's id (empty: the inherited one). Returns its number, good until `dropCall`.
+    fn prepare_call = c"prepareCall" (name, hash_bytes, needs, returns, retries, timeout, flags, env) |scope| {
+        let client = crate::runtime::client()?;
+        let env = crate::envs::of(&client, &scope.get_string(env)?)?;
         let flags = scope.get_u32(flags)?;
         let timeout = scope.get_f64(timeout)?;
         let call = Submission {
@@ -48,6 +50,8 @@ raw_functions! {
             by_ref: Vec::new(),
             returns: optional(scope.get_f64(returns)?),
             resources: resources(scope, needs)?,
+            env,
+            unfit: client.unfit(env),
             max_retries: scope.get_f64(retries)? as i64,
             retries_errors: flags & 1 != 0,
             retries_timeouts: flags & 2 != 0,

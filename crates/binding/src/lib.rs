@@ -5,6 +5,7 @@
 
 mod calls;
 mod drafts;
+pub mod envs;
 mod event_loop;
 pub mod lifecycle;
 mod output;

@@ -41,6 +41,10 @@ pub struct StartOptions {
     pub program: String,
     /// Its arguments.
     pub args: Vec<String>,
+    /// Further ones, behind those of a runtime environment.
+    pub entry: Vec<String>,
+    /// Whether workers are started ahead of need only when `inheritEnv` has said for what.
+    pub awaits_env: bool,
     /// Variables of its environment, besides the inherited ones.
     pub env: HashMap<String, String>,
     /// How objects are spilled; `undefined` for not at all.
@@ -102,7 +106,7 @@ pub struct Session {
     pub put_timeout: f64,
 }
 
-fn error(code: &str, message: impl std::fmt::Display) -> Error {
+pub(crate) fn error(code: &str, message: impl std::fmt::Display) -> Error {
     // The typed API splits the code off again: the macros know no error code of their own.
     Error::new(Status::GenericFailure, format!("{code}: {message}"))
 }
@@ -134,7 +138,9 @@ fn join(
     on_node_gone: Box<dyn Fn() + Send + Sync>,
 ) -> napi::Result<Session> {
     let print_output = matches!(role, Role::Driver);
-    let client = Client::connect(socket, ClientOptions { role, on_node_gone, print_output })
+    // As the program may have set it for itself; read on the thread that may change it.
+    let fold_output = std::env::var_os("HELIOSTAT_DEDUP_LOGS").is_none_or(|value| value != "0");
+    let client = Client::connect(socket, ClientOptions { role, on_node_gone, print_output, fold_output })
         .map_err(|failed| connect_error(&failed))?;
     crate::views::watch(&client).map_err(|failed| error("INTERNAL", failed))?;
     let session = session(&client, address.clone());
@@ -151,6 +157,7 @@ pub fn start_node(options: StartOptions) -> napi::Result<Session> {
         return Ok(running);
     }
     let mut command = WorkerCommand::new(options.program, options.args);
+    command.entry = options.entry.into_iter().map(OsString::from).collect();
     command.env = options.env.into_iter().map(|(name, value)| (OsString::from(name), OsString::from(value))).collect();
     let mut config = NodeConfig::new(
         PathBuf::from(options.temp_dir),
@@ -160,6 +167,7 @@ pub fn start_node(options: StartOptions) -> napi::Result<Session> {
     );
     config.labels = options.labels.into_iter().collect();
     config.inline_limit = options.inline_limit as u64;
+    config.awaits_env = options.awaits_env;
     config.log_to_driver = options.log_to_driver;
     config.spilling = options.spilling.map(SpillConfig::from);
     config.put_timeout = Duration::try_from_secs_f64(options.put_timeout / 1000.0).unwrap_or(Duration::MAX);

@@ -16,6 +16,7 @@ use heliostat_wire::Channel;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::daemon_end::DaemonEnd;
+use crate::envs::Envs;
 use crate::error::ConnectError;
 use crate::inline::Mover;
 use crate::io;
@@ -41,6 +42,8 @@ pub struct ClientOptions {
     pub on_node_gone: Box<dyn Fn() + Send + Sync>,
     /// Whether workers' lines are written to this process's standard output and error.
     pub print_output: bool,
+    /// Whether lines that several workers write alike are counted instead of written each.
+    pub fold_output: bool,
 }
 
 impl std::fmt::Debug for ClientOptions {
@@ -86,6 +89,7 @@ pub(crate) struct Shared {
     pub(crate) parts: Calls<Part>,
     pub(crate) places: Calls<Option<String>>,
     pub(crate) named: Calls<Result<RefEntry, Failure>>,
+    pub(crate) envs: Mutex<Envs>,
     pub(crate) printer: Mutex<Option<Printer>>,
     pub(crate) stopping: AtomicBool,
     pub(crate) left: AtomicBool,
@@ -121,7 +125,9 @@ impl Client {
             job: welcome.job,
             seat: store.params().client,
         };
-        let printer = if options.print_output { Some(Printer::start()?) } else { None };
+        let printer = || Printer::start(Arc::clone(&daemon), options.fold_output);
+        let printer = options.print_output.then(printer).transpose()?;
+        let envs = Envs::new(&welcome);
         let mover = Mover::new(inline_max(store.params().capacity));
         let shared = Arc::new_cyclic(|me| Shared {
             me: Weak::clone(me),
@@ -140,6 +146,7 @@ impl Client {
             parts: Calls::default(),
             places: Calls::default(),
             named: Calls::default(),
+            envs: Mutex::new(envs),
             printer: Mutex::new(printer),
             stopping: AtomicBool::new(false),
             left: AtomicBool::new(false),

@@ -7,7 +7,9 @@
 
 mod client;
 mod daemon_end;
+mod envs;
 mod error;
+mod fold;
 mod hello;
 mod inline;
 mod io;
@@ -22,6 +24,7 @@ mod values;
 mod watch;
 
 pub use client::{Blocked, Client, ClientOptions};
+pub use envs::EnvWish;
 pub use error::{ConnectError, PutError};
 pub use named::NamedError;
 pub use ports::{Event, Notify, PortId};

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use heliostat_proto::message::{FromDaemon, PROTOCOL_VERSION, Role, ToDaemon, Welcome};
-use heliostat_proto::{Failure, JobId, WorkerId};
+use heliostat_proto::{EnvId, Failure, JobId, WorkerId};
 use heliostat_shm::bell::{Bell, BellError};
 use heliostat_wire::Inbox;
 use rustix::io::Errno;
@@ -75,6 +75,7 @@ impl Daemon {
 
     fn enter(&mut self, conn: &Rc<Conn>, id: WorkerId, role: Role, pid: u32, seat: Seat) -> Result<WorkerId, Failure> {
         let driver = role == Role::Driver;
+        let env = self.children.get(&id).map(|child| child.env).unwrap_or_default();
         // Since it was identified, the store may have taken its time.
         let unwanted = self.children.get(&id).is_none_or(|child| child.ending.is_some());
         if self.stopping || (!driver && unwanted) {
@@ -99,6 +100,8 @@ impl Daemon {
             inline_limit: self.config.inline_limit,
             put_timeout: u64::try_from(self.config.put_timeout.as_millis()).unwrap_or(u64::MAX),
             seat: seat.params,
+            packages: self.envs.packages(),
+            env: self.envs.spec(env),
         };
         let process = Process {
             conn: Rc::clone(conn),
@@ -114,13 +117,13 @@ impl Daemon {
         self.processes.insert(id, process);
         let fds = seat.fds.into_iter().chain(bell_fds).collect();
         conn.send(FromDaemon::Welcome(Box::new(welcome)), fds);
-        let actions = if driver {
+        if driver {
             self.claim_output(id);
-            self.schedule.prestart(self.config.prestart)
+            self.start_ahead();
         } else {
-            self.schedule.worker_ready(id, pid)
-        };
-        self.perform(actions);
+            let actions = self.schedule.worker_ready(id, pid, env);
+            self.perform(actions);
+        }
         Ok(id)
     }
 
@@ -141,7 +144,7 @@ impl Daemon {
             self.process_gone(id);
         }
         if self.drivers().next().is_none() {
-            let actions = self.schedule.prestart(0);
+            let actions = self.schedule.prestart(0, EnvId::default());
             self.perform(actions);
         }
     }

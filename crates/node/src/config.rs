@@ -33,6 +33,8 @@ pub struct NodeConfig {
     pub log_to_driver: bool,
     /// Workers that are started ahead of need.
     pub prestart: usize,
+    /// None are started before a driver has said what its tasks need.
+    pub awaits_env: bool,
     /// A worker that has not connected after this time is taken for one that failed to start.
     pub worker_start_timeout: Duration,
     /// When memory counts as short, so that a worker is ended.
@@ -57,6 +59,7 @@ impl NodeConfig {
             worker,
             log_to_driver: true,
             prestart,
+            awaits_env: false,
             worker_start_timeout: Duration::from_secs(60),
             memory: Limits::default(),
             hello_timeout: Duration::from_secs(10),
@@ -70,13 +73,16 @@ impl NodeConfig {
 /// - `HELIOSTAT_SOCKET`: the path of the node's socket,
 /// - `HELIOSTAT_WORKER_TOKEN`: 32 hexadecimal digits for its [`Role`](heliostat_proto::message::Role),
 /// - `HELIOSTAT_MARKER`: 32 hexadecimal digits. A line of byte 0x1e, these digits, a space and a name says what the
-///   following lines of that stream come from.
+///   following lines of that stream come from,
+/// - `HELIOSTAT_WORKING_DIR`: its working directory, where its runtime environment brings one.
 #[derive(Debug, Clone)]
 pub struct WorkerCommand {
     /// The program; a path with a directory.
     pub program: PathBuf,
     /// Its arguments.
     pub args: Vec<OsString>,
+    /// Further ones, after those of the worker's runtime environment.
+    pub entry: Vec<OsString>,
     /// Further variables, over those that are inherited.
     pub env: Vec<(OsString, OsString)>,
 }
@@ -84,6 +90,11 @@ pub struct WorkerCommand {
 impl WorkerCommand {
     /// A program with arguments.
     pub fn new(program: impl Into<PathBuf>, args: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
-        Self { program: program.into(), args: args.into_iter().map(Into::into).collect(), env: Vec::new() }
+        Self {
+            program: program.into(),
+            args: args.into_iter().map(Into::into).collect(),
+            entry: Vec::new(),
+            env: Vec::new(),
+        }
     }
 }

@@ -20,7 +20,7 @@ use crate::watch::watch;
 
 /// A process that leaves more than this unread is taken for one that will never read it.
 const OUTBOX_MAX: usize = 64 << 20;
-/// Workers' output waits in their pipes while their driver has more than this to read.
+/// Workers' output waits in their pipes while their driver has more than this to read, or to write where it belongs.
 const OUTBOX_BUSY: usize = 4 << 20;
 /// Bytes that may arrive before the first message is whole.
 pub(crate) const HELLO_MAX: usize = 64 * 1024;
@@ -37,6 +37,8 @@ pub(crate) struct Conn {
     socket: AsyncFd<Channel>,
     outbox: RefCell<Outbox>,
     phase: Cell<Phase>,
+    /// Bytes of workers' lines that were sent, and that the process has not written yet.
+    unprinted: Cell<usize>,
     /// Wakes the connection's own task.
     changed: Notify,
     /// Wakes those that hold output back.
@@ -74,6 +76,7 @@ impl Conn {
             socket,
             outbox: RefCell::default(),
             phase: Cell::new(Phase::Open),
+            unprinted: Cell::new(0),
             changed: Notify::new(),
             drained: Notify::new(),
             hurried: Cell::new(false),
@@ -86,6 +89,9 @@ impl Conn {
     pub(crate) fn send(&self, message: FromDaemon, fds: Vec<OwnedFd>) {
         if self.phase.get() != Phase::Open || self.deaf.get() {
             return;
+        }
+        if let FromDaemon::Output { lines, .. } = &message {
+            self.unprinted.set(self.unprinted.get() + lines.len());
         }
         let mut outbox = self.outbox.borrow_mut();
         if outbox.waiting {
@@ -122,8 +128,20 @@ impl Conn {
 
     /// Waits while the process has much to read already.
     pub(crate) async fn until_not_busy(&self) {
-        while self.phase.get() == Phase::Open && !self.hurried.get() && self.outbox.borrow().bytes > OUTBOX_BUSY {
+        while self.phase.get() == Phase::Open && !self.hurried.get() && self.is_busy() {
             self.drained.notified().await;
+        }
+    }
+
+    fn is_busy(&self) -> bool {
+        self.outbox.borrow().bytes > OUTBOX_BUSY || self.unprinted.get() > OUTBOX_BUSY
+    }
+
+    /// The process has written some lines.
+    pub(crate) fn printed(&self, bytes: usize) {
+        self.unprinted.set(self.unprinted.get().saturating_sub(bytes));
+        if !self.is_busy() {
+            self.drained.notify_waiters();
         }
     }
 

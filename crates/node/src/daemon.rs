@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::rc::{Rc, Weak};
 use std::sync::mpsc::Sender;
 use std::time::Duration;
@@ -16,6 +17,8 @@ use tokio::sync::Notify;
 
 use crate::config::NodeConfig;
 use crate::conn::Conn;
+use crate::envs::Envs;
+use crate::logs::Logs;
 use crate::named::Keeper;
 use crate::output::Unclaimed;
 use crate::pressure::Memory;
@@ -43,6 +46,7 @@ pub(crate) struct Daemon {
     pub(crate) schedule: Schedule,
     pub(crate) store: Store,
     pub(crate) keeper: Keeper,
+    pub(crate) envs: Envs,
     pub(crate) memory: Memory,
     pub(crate) room: Room,
     pub(crate) spilling: Spilling,
@@ -53,6 +57,7 @@ pub(crate) struct Daemon {
     /// Children that did not connect yet, by the token that each was given.
     pub(crate) tokens: HashMap<u128, WorkerId>,
     pub(crate) orders: Sender<Order>,
+    pub(crate) logs: Logs,
     pub(crate) unclaimed: Unclaimed,
     pub(crate) tasks: Tasks,
     pub(crate) stopping: bool,
@@ -89,6 +94,8 @@ impl Daemon {
         store: Store,
         storage: Storage,
         orders: Sender<Order>,
+        packages: PathBuf,
+        logs: Logs,
     ) -> Shared {
         let Storage { engine, results, done } = storage;
         let spilling = Spilling::new(engine, results, config.spilling.as_ref(), config.store_capacity);
@@ -97,6 +104,7 @@ impl Daemon {
                 me: me.clone(),
                 schedule: Schedule::new(&config.resources),
                 memory: Memory::new(config.memory),
+                envs: Envs::new(packages, config.awaits_env),
                 config,
                 node,
                 store,
@@ -109,6 +117,7 @@ impl Daemon {
                 children: BTreeMap::new(),
                 tokens: HashMap::new(),
                 orders,
+                logs,
                 unclaimed: Unclaimed::default(),
                 tasks: Tasks::default(),
                 stopping: false,
@@ -141,12 +150,12 @@ impl Daemon {
         let mut actions = VecDeque::from(actions);
         while let Some(action) = actions.pop_front() {
             match action {
-                Action::Spawn { count } => (0..count).for_each(|_| self.order_worker()),
-                Action::BackOff { failures } => {
+                Action::Spawn { env, count } => (0..count).for_each(|_| self.order_worker(env)),
+                Action::BackOff { env, failures } => {
                     let doublings = failures.saturating_sub(1).min(16);
                     let pause = FIRST_PAUSE.saturating_mul(1 << doublings).min(LONGEST_PAUSE);
-                    self.after(pause, |daemon| {
-                        let actions = daemon.schedule.resume_spawning();
+                    self.after(pause, move |daemon| {
+                        let actions = daemon.schedule.resume_spawning(env);
                         daemon.perform(actions);
                     });
                 }

@@ -21,6 +21,7 @@ use crate::admission;
 use crate::config::NodeConfig;
 use crate::daemon::{Daemon, Shared};
 use crate::listener;
+use crate::logs::Logs;
 use crate::pressure;
 use crate::session::{Session, SessionError};
 use crate::spawner::{Outcome, Spawner};
@@ -96,7 +97,7 @@ pub struct NodeHandle {
 
 #[derive(Debug)]
 struct Running {
-    threads: [JoinHandle<()>; 3],
+    threads: [JoinHandle<()>; 4],
     session: Session,
 }
 
@@ -107,7 +108,7 @@ enum Command {
 }
 
 impl Node {
-    /// Starts a node in this process: three threads, a socket, and workers ahead of need. Call it on a thread that may
+    /// Starts a node in this process: four threads, a socket, and workers ahead of need. Call it on a thread that may
     /// read the environment, which workers inherit as it is now.
     pub fn start(config: NodeConfig) -> Result<NodeHandle, StartNodeError> {
         let node = NodeId(crate::random());
@@ -143,17 +144,20 @@ impl Node {
             let store = Arc::clone(&store);
             Box::new(move || store.run(&jobs))
         })?;
+        let packages = session.packages();
+        let (logs, log_writer) = Logs::new(session.logs());
+        let logging = start("heliostat-logs", "log writer", Box::new(move || log_writer.run()))?;
         let event_loop = start("heliostat-node", "event loop", {
             let store = Store::new(store, job_sender);
             Box::new(move || {
                 LocalSet::new().block_on(&runtime, async move {
-                    let shared = Daemon::new(config, node, store, storage, order_sender);
+                    let shared = Daemon::new(config, node, store, storage, order_sender, packages, logs);
                     run(shared, listener, commands, outcomes).await;
                 });
             })
         })?;
         let session_dir = session.dir().to_owned();
-        let running = Mutex::new(Some(Running { threads: [event_loop, spawning, storing], session }));
+        let running = Mutex::new(Some(Running { threads: [event_loop, spawning, storing, logging], session }));
         Ok(NodeHandle { node, socket, session_dir, commands: command_sender, running })
     }
 }
@@ -236,10 +240,7 @@ async fn run(
     mut outcomes: UnboundedReceiver<Outcome>,
 ) {
     {
-        let mut daemon = shared.borrow_mut();
-        let prestart = daemon.config.prestart;
-        let actions = daemon.schedule.prestart(prestart);
-        daemon.perform(actions);
+        shared.borrow_mut().start_ahead();
     }
     let tasks = shared.borrow().tasks.clone();
     tasks.spawn(pressure::watch(Rc::downgrade(&shared)));
@@ -270,7 +271,11 @@ async fn stop(shared: &Shared, outcomes: &mut UnboundedReceiver<Outcome>, grace:
             daemon.end_child(id, how);
         }
     };
-    shared.borrow_mut().stopping = true;
+    {
+        let mut daemon = shared.borrow_mut();
+        daemon.stopping = true;
+        daemon.envs.stop();
+    }
     if !grace.is_zero() {
         end_all(How::Within(grace));
         let _ = tokio::time::timeout(grace, all_gone(shared, outcomes)).await;

@@ -22,7 +22,7 @@ const LAST_LINE_CHARS: usize = 1000;
 const UNCLAIMED_MAX: usize = 1 << 20;
 
 /// Which of a worker's two streams.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Stream {
     Out = 1,
     Err = 2,
@@ -48,7 +48,7 @@ pub(crate) struct Splitter {
 impl Splitter {
     pub(crate) fn new(marker: &[u8; 16]) -> Self {
         let mut bytes = vec![MARKER_START];
-        bytes.extend_from_slice(crate::session::hex(marker).as_bytes());
+        bytes.extend_from_slice(heliostat_package::hex(marker).as_bytes());
         bytes.push(b' ');
         Self { marker: bytes, buffer: Vec::new(), name: String::new(), naming: false }
     }
@@ -93,7 +93,7 @@ impl Splitter {
                 None => return None,
             };
             let text = String::from_utf8_lossy(&rest[..end.unwrap_or(used)]);
-            self.name = text.chars().filter(|c| !c.is_control()).take(NAME_CHARS).collect();
+            self.name = text.chars().filter(|c| !is_commanding(*c)).take(NAME_CHARS).collect();
             self.naming = false;
             return Some(used);
         }
@@ -141,6 +141,12 @@ impl Splitter {
     }
 }
 
+/// Whether a character of a name could give orders to a terminal: control characters (escape sequences begin with one) and
+/// those that change the direction of writing.
+fn is_commanding(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// Where a line is cut: at the limit, or up to three bytes before it, so that no character is torn.
 fn cut(line: &[u8]) -> usize {
     if line.len() <= LINE_MAX {
@@ -180,14 +186,18 @@ impl Daemon {
                     child.last_words.push(text);
                 }
             }
+            let started = child.running.as_ref().map(|running| running.pid);
+            let lines = Bytes::new(piece.lines);
+            if let Some(pid) = started {
+                self.logs.write(pid, stream, &lines, &mut child.unlogged);
+            }
             if !self.config.log_to_driver {
                 continue;
             }
             let connected = self.processes.get(&worker).map(|process| process.pid);
-            let pid = connected.or(child.running.as_ref().map(|running| running.pid)).unwrap_or(0);
+            let pid = connected.or(started).unwrap_or(0);
             let nobody_yet = child.driver.is_none() && !self.processes.values().any(|process| process.driver);
-            let bytes = piece.lines.len();
-            let lines = Bytes::new(piece.lines);
+            let bytes = lines.len();
             let message = FromDaemon::Output { stream: stream as u8, name: piece.name, pid, lines };
             if let Some(driver) = self.reader_of(worker) {
                 self.send(driver, message, Vec::new());
@@ -267,7 +277,7 @@ mod tests {
 
     #[test]
     fn names_lose_control_characters_and_length() {
-        let bytes = mark(&format!("a\x1b[2Jb{}", "x".repeat(5000)));
+        let bytes = mark(&format!("a\x1b[2J\u{9b}\u{202e}b{}", "x".repeat(5000)));
         let out = split(&[&bytes, b"line\n"]);
         assert_eq!(out.last().map(|(name, _)| name.chars().count()), Some(NAME_CHARS));
         assert!(out.last().unwrap().0.starts_with("a[2Jbxxx"), "{out:?}");

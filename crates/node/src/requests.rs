@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use heliostat_proto::message::{FromDaemon, ToDaemon};
-use heliostat_proto::{Failure, WorkerId};
+use heliostat_proto::{EnvId, Failure, WorkerId};
 
 use crate::daemon::Daemon;
 use crate::named::Gift;
@@ -20,7 +20,22 @@ impl Daemon {
                 self.send(from, FromDaemon::LeaseRefused { request, failure }, Vec::new());
                 return true;
             }
-            ToDaemon::RequestLease { request, resources } => self.schedule.request_lease(from, request, &resources),
+            ToDaemon::RequestLease { request, env, .. } if !self.envs.is_known(env) => {
+                let failure = Failure::new("RUNTIME_ENV_SETUP", format!("the node knows no runtime environment {env}"));
+                self.send(from, FromDaemon::LeaseRefused { request, failure }, Vec::new());
+                return true;
+            }
+            ToDaemon::RequestLease { request, resources, env } => {
+                self.schedule.request_lease(from, request, &resources, env)
+            }
+            ToDaemon::DefineEnv { env, spec } => {
+                self.envs.define(env, spec);
+                return true;
+            }
+            ToDaemon::StartAhead { env } => {
+                self.start_ahead_for(env);
+                return true;
+            }
             ToDaemon::CancelLease { request } => self.schedule.cancel_lease(from, request),
             ToDaemon::ReturnLease { lease } => self.schedule.return_lease(from, lease),
             ToDaemon::Waiting(waiting) => self.schedule.worker_waiting(from, waiting),
@@ -89,6 +104,12 @@ impl Daemon {
                 self.on_keeper(from, message);
                 return true;
             }
+            ToDaemon::Printed { bytes } => {
+                if let Some(process) = self.processes.get(&from) {
+                    process.conn.printed(bytes as usize);
+                }
+                return true;
+            }
             ToDaemon::State { request } => {
                 self.tell_state(from, request);
                 return true;
@@ -116,7 +137,7 @@ impl Daemon {
             .map(|(id, _)| *id)
             .collect();
         // Those that are leased are killed by this; the others may leave.
-        let mut actions = if last { self.schedule.prestart(0) } else { Vec::new() };
+        let mut actions = if last { self.schedule.prestart(0, EnvId::default()) } else { Vec::new() };
         actions.extend(self.schedule.client_gone(driver));
         self.perform(actions);
         for id in &mine {

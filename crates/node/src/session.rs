@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags};
@@ -12,6 +13,8 @@ use rustix::io::Errno;
 const SOCKET_PATH_MAX: usize = 107;
 const SOCKET: &str = "node.sock";
 const LOCK: &str = "lock";
+const PACKAGES: &str = "packages";
+const LOGS: &str = "logs";
 const PREFIX: &str = "s-";
 
 /// The session directory could not be made.
@@ -65,7 +68,7 @@ impl Session {
         };
         let uid = rustix::process::getuid();
         let base = temp_dir.join(format!("heliostat-{}", uid.as_raw()));
-        let name = format!("{PREFIX}{}", hex(&crate::random::<4>()));
+        let name = format!("{PREFIX}{}", heliostat_package::hex(&crate::random::<4>()));
         let dir = base.join(&name);
         let socket = dir.join(SOCKET);
         let length = socket.as_os_str().len();
@@ -94,6 +97,16 @@ impl Session {
         &self.dir
     }
 
+    /// Where packages of directories and their copies are; made by whoever brings the first.
+    pub(crate) fn packages(&self) -> PathBuf {
+        self.dir.join(PACKAGES)
+    }
+
+    /// Where the output of workers is.
+    pub(crate) fn logs(&self) -> PathBuf {
+        self.dir.join(LOGS)
+    }
+
     pub(crate) fn socket(&self) -> PathBuf {
         self.dir.join(SOCKET)
     }
@@ -102,7 +115,7 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         // What cannot be removed now is swept by the next session of this user.
-        let _ = std::fs::remove_dir_all(&self.dir);
+        remove(&self.dir);
     }
 }
 
@@ -140,8 +153,25 @@ fn sweep(base_fd: &OwnedFd, base: &Path) {
         }
         let Ok(text) = name.to_str() else { continue };
         if is_dead(base_fd, text) {
-            let _ = std::fs::remove_dir_all(base.join(text));
+            remove(&base.join(text));
         }
+    }
+}
+
+/// Removes a directory with all that is in it. What cannot be removed stays.
+fn remove(directory: &Path) {
+    if std::fs::remove_dir_all(directory).is_err() {
+        // A program may have closed directories of its working directory.
+        open_up(directory);
+        let _ = std::fs::remove_dir_all(directory);
+    }
+}
+
+fn open_up(directory: &Path) {
+    let _ = std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o700));
+    let Ok(entries) = std::fs::read_dir(directory) else { return };
+    for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+        open_up(&entry.path());
     }
 }
 
@@ -153,12 +183,4 @@ fn is_dead(base_fd: &OwnedFd, name: &str) -> bool {
         Err(Errno::NOENT) => rustix::fs::statat(base_fd, name, AtFlags::SYMLINK_NOFOLLOW).is_ok(),
         Err(_) => false,
     }
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

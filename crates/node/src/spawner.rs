@@ -14,10 +14,15 @@ use rustix::process::{Pid, PidfdFlags};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::config::WorkerCommand;
-use crate::session::hex;
+use crate::debugger;
+use heliostat_package::hex;
 
 /// Above every other process.
 const OOM_SCORE: &str = "1000";
+/// Flags of Node that come by the environment.
+pub(crate) const NODE_OPTIONS: &str = "NODE_OPTIONS";
+/// Tells a worker that its working directory came with its runtime environment.
+const DIRECTORY_VARIABLE: &str = "HELIOSTAT_WORKING_DIR";
 
 /// A process to start.
 #[derive(Debug)]
@@ -25,6 +30,19 @@ pub(crate) struct Order {
     pub(crate) worker: WorkerId,
     pub(crate) token: u128,
     pub(crate) marker: [u8; 16],
+    pub(crate) launch: Launch,
+}
+
+/// What a process is started with because of its runtime environment.
+#[derive(Debug, Default)]
+pub(crate) struct Launch {
+    pub(crate) directory: Option<PathBuf>,
+    pub(crate) vars: Vec<(String, String)>,
+    pub(crate) flags: Vec<String>,
+    /// Where it listens for a debugger, if that was named.
+    pub(crate) debug_port: Option<u16>,
+    /// It says nothing before somebody debugs it.
+    pub(crate) awaits_debugger: bool,
 }
 
 /// What became of an order.
@@ -55,7 +73,13 @@ pub(crate) struct Spawner {
 
 impl Spawner {
     pub(crate) fn new(command: WorkerCommand, socket: PathBuf) -> Self {
-        Self { command, inherited: std::env::vars_os().collect(), socket }
+        let own = |(name, value): (OsString, OsString)| match value.to_str() {
+            Some(options) if name == NODE_OPTIONS => (name, debugger::without_debugger(options).into()),
+            _ => (name, value),
+        };
+        // A worker may start a node of its own, which has another directory.
+        let inherited = std::env::vars_os().filter(|(name, _)| name != DIRECTORY_VARIABLE).map(own).collect();
+        Self { command, inherited, socket }
     }
 
     /// Works off orders until nobody can give any more.
@@ -73,11 +97,20 @@ impl Spawner {
     }
 
     fn start(&self, order: &Order) -> io::Result<Started> {
-        let mut child = Command::new(&self.command.program)
+        let Launch { directory, vars, flags, .. } = &order.launch;
+        let mut command = Command::new(&self.command.program);
+        if let Some(directory) = directory {
+            command.current_dir(directory);
+        }
+        let mut child = command
             .args(&self.command.args)
+            .args(flags)
+            .args(&self.command.entry)
             .env_clear()
             .envs(self.inherited.iter().map(|(name, value)| (name, value)))
             .envs(self.command.env.iter().map(|(name, value)| (name, value)))
+            .envs(vars.iter().map(|(name, value)| (name, value)))
+            .envs(directory.iter().map(|directory| (DIRECTORY_VARIABLE, directory)))
             .env("HELIOSTAT_SOCKET", &self.socket)
             .env("HELIOSTAT_WORKER_TOKEN", format!("{:032x}", order.token))
             .env("HELIOSTAT_MARKER", hex(&order.marker))

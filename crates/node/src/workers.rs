@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-use heliostat_proto::{Failure, WorkerId};
+use heliostat_proto::{EnvId, Failure, WorkerId};
 use heliostat_shm::memory::OomCounter;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -31,6 +31,11 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Child {
     token: u128,
+    pub(crate) env: EnvId,
+    /// Where it listens for a debugger, if that was named.
+    pub(crate) debug_port: Option<u16>,
+    /// How long it may take to connect; `None` when it waits for a debugger first.
+    start_timeout: Option<Duration>,
     /// `None` until the spawner reports.
     pub(crate) running: Option<Running>,
     pub(crate) connected: bool,
@@ -45,6 +50,8 @@ pub(crate) struct Child {
     /// What wrote the latest line, or was announced since.
     pub(crate) name: String,
     pub(crate) last_words: LastWords,
+    /// Bytes that its log file lacks by now.
+    pub(crate) unlogged: usize,
     /// Its own memory when that was noted last, in bytes.
     pub(crate) anonymous: Option<u64>,
     /// Counts the kernel's kills in its control group.
@@ -85,15 +92,19 @@ pub(crate) enum How {
 }
 
 impl Daemon {
-    pub(crate) fn order_worker(&mut self) {
+    pub(crate) fn order_worker(&mut self, env: EnvId) {
         if self.stopping {
             return;
         }
         let worker = WorkerId(crate::random());
         let token = u128::from_le_bytes(crate::random());
         let marker = crate::random();
+        let launch = self.launch(env);
         let child = Child {
             token,
+            env,
+            debug_port: launch.debug_port,
+            start_timeout: (!launch.awaits_debugger).then_some(self.config.worker_start_timeout),
             running: None,
             connected: false,
             ending: None,
@@ -102,6 +113,7 @@ impl Daemon {
             driver: None,
             name: String::new(),
             last_words: LastWords::default(),
+            unlogged: 0,
             anonymous: None,
             oom_counter: None,
             out_of_memory: None,
@@ -110,7 +122,13 @@ impl Daemon {
         };
         self.tokens.insert(token, worker);
         self.children.insert(worker, child);
-        if self.orders.send(Order { worker, token, marker }).is_err() {
+        self.order(env, Order { worker, token, marker, launch });
+    }
+
+    /// Hands an order to the spawner.
+    pub(crate) fn place(&mut self, order: Order) {
+        let worker = order.worker;
+        if self.orders.send(order).is_err() {
             self.start_failed(worker, Failure::new("WORKER_CRASHED", "workers cannot be started any more"));
         }
     }
@@ -144,7 +162,7 @@ impl Daemon {
         if let Some(shared) = self.me.upgrade() {
             self.tasks.spawn(tend(shared, worker, pid, pidfd, pipes));
         }
-        let timeout = self.config.worker_start_timeout;
+        let Some(timeout) = self.children.get(&worker).and_then(|child| child.start_timeout) else { return Ok(()) };
         self.after(timeout, move |daemon| {
             if let Some(child) =
                 daemon.children.get_mut(&worker).filter(|child| !child.connected && child.ending.is_none())
@@ -188,6 +206,13 @@ impl Daemon {
                     child.killed |= exit::status(running.pidfd.get_ref()).is_none();
                     exit::kill(running.pid, running.pidfd.get_ref());
                 }
+                None if self.envs.withdraw(worker) => {
+                    let env = child.env;
+                    self.children.remove(&worker);
+                    let actions = self.schedule.start_cancelled(env);
+                    self.perform(actions);
+                    self.child_gone.notify_waiters();
+                }
                 None => child.doomed = true,
             },
         }
@@ -213,19 +238,20 @@ impl Daemon {
         }
     }
 
-    fn start_failed(&mut self, worker: WorkerId, failure: Failure) {
-        if let Some(child) = self.children.remove(&worker) {
-            self.tokens.remove(&child.token);
-        }
+    pub(crate) fn start_failed(&mut self, worker: WorkerId, failure: Failure) {
+        let Some(child) = self.children.remove(&worker) else { return };
+        self.tokens.remove(&child.token);
         let failure = failure.fact("exitCode", heliostat_proto::Fact::Absent);
         let failure = failure.fact("exitSignal", heliostat_proto::Fact::Absent);
-        let actions = self.schedule.worker_spawn_failed(&failure);
+        let failure = self.envs.failure(child.env, failure);
+        let actions = self.schedule.worker_spawn_failed(child.env, &failure);
         self.perform(actions);
         self.child_gone.notify_waiters();
     }
 
     /// The process is gone and everything that it wrote was read.
     fn child_ended(&mut self, worker: WorkerId, pid: u32, status: Exit) {
+        self.logs.ended(pid);
         let Some(child) = self.children.get_mut(&worker) else { return };
         self.memory.worker_gone(worker);
         if child.connected {
@@ -236,15 +262,16 @@ impl Daemon {
             self.process_gone(worker);
             self.children.remove(&worker);
         } else {
-            let (token, why) = (child.token, child.ending);
-            let timeout = (why == Some(Why::Late)).then_some(self.config.worker_start_timeout);
+            let (token, why, env) = (child.token, child.ending, child.env);
+            let timeout = child.start_timeout.filter(|_| why == Some(Why::Late));
             let failure = status.start_failure(pid, timeout, &child.last_words);
+            let failure = self.envs.failure(env, failure);
             self.children.remove(&worker);
             self.tokens.remove(&token);
             let actions = match why {
-                Some(Why::Unneeded) => self.schedule.start_cancelled(),
-                None if status.is_from_outside() => self.schedule.start_killed(&failure),
-                _ => self.schedule.worker_spawn_failed(&failure),
+                Some(Why::Unneeded) => self.schedule.start_cancelled(env),
+                None if status.is_from_outside() => self.schedule.start_killed(env, &failure),
+                _ => self.schedule.worker_spawn_failed(env, &failure),
             };
             self.perform(actions);
         }

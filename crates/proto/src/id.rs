@@ -68,6 +68,16 @@ macro_rules! byte_id {
 }
 
 byte_id!(
+    /// Names a runtime environment by the hash of what it is; all zeros for what the node itself is started with.
+    EnvId,
+    32
+);
+byte_id!(
+    /// Names a package of a directory by the hash of what it holds.
+    PackageHash,
+    32
+);
+byte_id!(
     /// A process that takes part in a cluster: a driver or a worker.
     WorkerId, 16
 );

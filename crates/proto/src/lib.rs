@@ -9,12 +9,14 @@
 #![forbid(unsafe_code)]
 
 pub mod blob;
+mod env;
 pub mod frame;
 mod id;
 mod locator;
 pub mod message;
 mod value;
 
-pub use id::{JobId, NodeId, ObjectId, ParseIdError, TaskId, WorkerId};
+pub use env::EnvSpec;
+pub use id::{EnvId, JobId, NodeId, ObjectId, PackageHash, ParseIdError, TaskId, WorkerId};
 pub use locator::Locator;
 pub use value::{Blob, Bytes, Fact, Failure, RefEntry, Value};

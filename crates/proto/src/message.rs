@@ -3,10 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::value::{Blob, Failure, RefEntry, Value};
-use crate::{JobId, NodeId, ObjectId, TaskId, WorkerId};
+use crate::{EnvId, EnvSpec, JobId, NodeId, ObjectId, TaskId, WorkerId};
 
 /// Version of these messages; processes of different versions refuse each other.
-pub const PROTOCOL_VERSION: u32 = 4;
+pub const PROTOCOL_VERSION: u32 = 5;
 
 /// What a process is in the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,6 +106,20 @@ pub enum ToDaemon {
         request: u64,
         /// What the tasks take while they run.
         resources: Resources,
+        /// The environment that they need, made known by [`Self::DefineEnv`] unless it is the node's own.
+        env: EnvId,
+    },
+    /// Makes a runtime environment known. Its package, if it has one, is among those of the session's directory.
+    DefineEnv {
+        /// Names it.
+        env: EnvId,
+        /// What it is.
+        spec: EnvSpec,
+    },
+    /// Workers that are started ahead of need are started for this environment.
+    StartAhead {
+        /// The environment of the driver's tasks.
+        env: EnvId,
     },
     /// The request is no longer wanted. A grant that crosses it is given back by [`Self::ReturnLease`].
     CancelLease {
@@ -223,6 +237,11 @@ pub enum ToDaemon {
     },
     /// Other processes hold references to objects that the worker owns, or none does any more.
     Lends(bool),
+    /// The driver has written so many more bytes of its workers' lines where they belong.
+    Printed {
+        /// Bytes of [`FromDaemon::Output`].
+        bytes: u64,
+    },
     /// Asks for the state of the node.
     State {
         /// Named by the asker.
@@ -380,6 +399,10 @@ pub struct Welcome {
     pub put_timeout: u64,
     /// The store crate's seat, encoded; its descriptors come with the message.
     pub seat: Vec<u8>,
+    /// Where packages of directories are, as a path of this machine.
+    pub packages: String,
+    /// The environment that the process was started for, if it is a worker.
+    pub env: EnvSpec,
 }
 
 /// The state of a node.

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 
 use heliostat_proto::message::{FunctionHash, Resources, ToDaemon, ToPeer};
-use heliostat_proto::{Blob, Failure, TaskId, Value, WorkerId};
+use heliostat_proto::{Blob, EnvId, Failure, TaskId, Value, WorkerId};
 
 use crate::action::Action;
 use crate::core::{Core, Look, Values, refs_in};
@@ -26,10 +26,11 @@ const MAX_INLINE: usize = heliostat_proto::frame::MAX_BODY / 2;
 /// An idle lease is given back after this many milliseconds.
 const IDLE_MS: u64 = 25;
 
-/// Tasks that ask for the same resources share leases.
+/// Tasks that ask for the same resources and the same environment share leases.
 #[derive(Debug)]
 pub(crate) struct Shape {
     resources: Resources,
+    env: EnvId,
     pub(crate) queue: VecDeque<u32>,
     leases: Vec<u64>,
     requests: Vec<u64>,
@@ -53,8 +54,8 @@ pub(crate) struct Lease {
 }
 
 impl Shape {
-    pub(crate) fn new(resources: Resources) -> Self {
-        Self { resources, queue: VecDeque::new(), leases: Vec::new(), requests: Vec::new() }
+    pub(crate) fn new(resources: Resources, env: EnvId) -> Self {
+        Self { resources, env, queue: VecDeque::new(), leases: Vec::new(), requests: Vec::new() }
     }
 }
 
@@ -146,7 +147,8 @@ impl Core {
             self.tasks.next_request += 1;
             shape.requests.push(request);
             self.tasks.requests.insert(request, shape_index);
-            self.actions.push(Action::Daemon(ToDaemon::RequestLease { request, resources: shape.resources.clone() }));
+            let (resources, env) = (shape.resources.clone(), shape.env);
+            self.actions.push(Action::Daemon(ToDaemon::RequestLease { request, resources, env }));
         }
     }
 

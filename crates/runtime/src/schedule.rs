@@ -8,24 +8,27 @@
 //! - **No starvation.** A request that cannot be met yet keeps what is free of its resources from later ones, except
 //!   from the requests of running tasks (somebody may wait for those) and unless what it lacks is held by a worker that
 //!   waits itself.
+//! - **Environments.** A worker is leased only for the environment that it was started for. Starts that fail hold up their
+//!   own environment alone; idle workers of others make room.
 //! - **Waiting** workers lend their CPU at once and take it back at once; the node is oversubscribed meanwhile.
 //!
 //! ```
-//! use heliostat_proto::WorkerId;
+//! use heliostat_proto::{EnvId, WorkerId};
 //! use heliostat_proto::message::Resources;
 //! use heliostat_runtime::schedule::{Action, Schedule};
 //!
 //! let cpu = |count: f64| Resources::new([("CPU".to_owned(), count)]);
 //! let (driver, worker) = (WorkerId([1; 16]), WorkerId([2; 16]));
 //! let mut schedule = Schedule::new(&cpu(2.0));
-//! assert_eq!(schedule.request_lease(driver, 7, &cpu(1.0)), [Action::Spawn { count: 1 }]);
-//! let granted = schedule.worker_ready(worker, 4711);
+//! let env = EnvId::default();
+//! assert_eq!(schedule.request_lease(driver, 7, &cpu(1.0), env), [Action::Spawn { env, count: 1 }]);
+//! let granted = schedule.worker_ready(worker, 4711, env);
 //! assert_eq!(granted, [Action::Grant { client: driver, request: 7, lease: 1, worker, pid: 4711 }]);
 //! ```
 use std::collections::{BTreeMap, BTreeSet};
 
 use heliostat_proto::message::{Resources, WorkerActivity};
-use heliostat_proto::{Failure, WorkerId};
+use heliostat_proto::{EnvId, Failure, WorkerId};
 
 use amounts::{Amounts, CPU, SLOT};
 use pending::Pending;
@@ -49,11 +52,15 @@ pub enum Action {
     /// Start this many worker processes. Each is answered by [`Schedule::worker_ready`],
     /// [`Schedule::worker_spawn_failed`], [`Schedule::start_killed`] or [`Schedule::start_cancelled`].
     Spawn {
+        /// The environment to start them for.
+        env: EnvId,
         /// How many.
         count: usize,
     },
     /// Starts fail: call [`Schedule::resume_spawning`] after a pause that grows with the failures.
     BackOff {
+        /// The environment.
+        env: EnvId,
         /// Failed starts in a row.
         failures: u32,
     },
@@ -109,13 +116,10 @@ pub struct Schedule {
     /// What leases hold; above `total` while workers that waited have their CPU back.
     used: Amounts,
     cap: usize,
-    floor: usize,
-    starting: usize,
-    failures: u32,
-    /// Starts since the last good one that somebody else ended.
-    killed: u32,
-    /// Set from a failed start until the daemon's pause is over.
-    held_back: bool,
+    /// Workers that are kept ahead of need, and for which environment.
+    floor: (usize, EnvId),
+    /// Of the environments that have any.
+    starts: BTreeMap<EnvId, Starts>,
     workers: BTreeMap<WorkerId, Worker>,
     leases: BTreeMap<u64, Lease>,
     held: BTreeMap<WorkerId, BTreeSet<u64>>,
@@ -123,9 +127,29 @@ pub struct Schedule {
     last_lease: u64,
 }
 
+/// How starts for one environment go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Starts {
+    /// Under way.
+    starting: usize,
+    /// Failed ones in a row.
+    failures: u32,
+    /// Starts since the last good one that somebody else ended.
+    killed: u32,
+    /// Set from a failed start until the daemon's pause is over.
+    held_back: bool,
+}
+
+impl Starts {
+    fn is_hopeless(self) -> bool {
+        self.failures >= START_FAILURES || self.killed >= KILLED_STARTS
+    }
+}
+
 #[derive(Debug)]
 struct Worker {
     pid: u32,
+    env: EnvId,
     activity: Activity,
     /// Who leased it last: it has that client's functions already.
     last: Option<WorkerId>,
@@ -146,6 +170,7 @@ struct Lease {
     client: WorkerId,
     worker: WorkerId,
     amounts: Amounts,
+    env: EnvId,
     waiting: bool,
     recalled: bool,
     /// What runs there is tried again when its worker ends.
@@ -169,11 +194,8 @@ impl Schedule {
             total,
             used: Amounts::default(),
             cap: cap as usize,
-            floor: 0,
-            starting: 0,
-            failures: 0,
-            killed: 0,
-            held_back: false,
+            floor: (0, EnvId::default()),
+            starts: BTreeMap::new(),
             workers: BTreeMap::new(),
             leases: BTreeMap::new(),
             held: BTreeMap::new(),
@@ -182,47 +204,49 @@ impl Schedule {
         }
     }
 
-    /// Keeps at least this many workers from now on, ahead of need.
-    pub fn prestart(&mut self, count: usize) -> Vec<Action> {
-        self.floor = count;
+    /// Keeps at least this many workers from now on, ahead of need; those that are missing are started for `env`.
+    pub fn prestart(&mut self, count: usize, env: EnvId) -> Vec<Action> {
+        self.floor = (count, env);
         self.settle()
     }
 
     /// A process that was to be started is connected.
-    pub fn worker_ready(&mut self, worker: WorkerId, pid: u32) -> Vec<Action> {
-        self.starting = self.starting.saturating_sub(1);
-        self.failures = 0;
-        self.killed = 0;
-        self.held_back = false;
-        self.workers.entry(worker).or_insert(Worker { pid, activity: Activity::Idle, last: None, retired: false });
+    pub fn worker_ready(&mut self, worker: WorkerId, pid: u32, env: EnvId) -> Vec<Action> {
+        self.change_starts(env, |starts| {
+            *starts = Starts { starting: starts.starting.saturating_sub(1), ..Starts::default() };
+        });
+        self.workers.entry(worker).or_insert(Worker { pid, env, activity: Activity::Idle, last: None, retired: false });
         self.settle()
     }
 
     /// A process could not be started, or ended by itself before it connected. `failure` is what requests are refused
     /// with when this goes on.
-    pub fn worker_spawn_failed(&mut self, failure: &Failure) -> Vec<Action> {
-        self.failures = self.failures.saturating_add(1);
-        self.start_failed(failure)
+    pub fn worker_spawn_failed(&mut self, env: EnvId, failure: &Failure) -> Vec<Action> {
+        self.change_starts(env, |starts| starts.failures = starts.failures.saturating_add(1));
+        self.start_failed(env, failure)
     }
 
     /// Somebody outside ended a process before it connected: no reason to refuse anything, unless it goes on for long.
-    pub fn start_killed(&mut self, failure: &Failure) -> Vec<Action> {
-        self.killed = self.killed.saturating_add(1);
-        self.start_failed(failure)
+    pub fn start_killed(&mut self, env: EnvId, failure: &Failure) -> Vec<Action> {
+        self.change_starts(env, |starts| starts.killed = starts.killed.saturating_add(1));
+        self.start_failed(env, failure)
     }
 
-    fn start_failed(&mut self, failure: &Failure) -> Vec<Action> {
-        self.starting = self.starting.saturating_sub(1);
-        self.held_back = true;
-        let mut actions = vec![Action::BackOff { failures: self.failures.saturating_add(self.killed) }];
+    fn start_failed(&mut self, env: EnvId, failure: &Failure) -> Vec<Action> {
+        self.change_starts(env, |starts| {
+            starts.starting = starts.starting.saturating_sub(1);
+            starts.held_back = true;
+        });
+        let starts = self.starts_of(env);
+        let mut actions = vec![Action::BackOff { env, failures: starts.failures.saturating_add(starts.killed) }];
         // While some worker still makes progress, the requests can be met by it later.
-        let progress = self.workers.values().any(|worker| match worker.activity {
+        let progress = self.workers.values().filter(|worker| worker.env == env).any(|worker| match worker.activity {
             Activity::Idle => true,
             Activity::Leased(lease) => !self.leases[&lease].waiting,
             Activity::Ending => false,
         });
-        if self.is_hopeless() && !progress {
-            actions.extend(self.pending.take_all().map(|(client, request)| Action::Refuse {
+        if starts.is_hopeless() && !progress {
+            actions.extend(self.pending.take_all(env).into_iter().map(|(client, request)| Action::Refuse {
                 client,
                 request,
                 failure: failure.clone(),
@@ -232,19 +256,32 @@ impl Schedule {
         actions
     }
 
-    fn is_hopeless(&self) -> bool {
-        self.failures >= START_FAILURES || self.killed >= KILLED_STARTS
+    fn starts_of(&self, env: EnvId) -> Starts {
+        self.starts.get(&env).copied().unwrap_or_default()
+    }
+
+    fn change_starts(&mut self, env: EnvId, change: impl FnOnce(&mut Starts)) {
+        let starts = self.starts.entry(env).or_default();
+        change(starts);
+        if *starts == Starts::default() {
+            self.starts.remove(&env);
+        }
+    }
+
+    /// Processes that are being started.
+    fn starting(&self) -> usize {
+        self.starts.values().map(|starts| starts.starting).sum()
     }
 
     /// A process that was being started was ended on purpose before it connected.
-    pub fn start_cancelled(&mut self) -> Vec<Action> {
-        self.starting = self.starting.saturating_sub(1);
+    pub fn start_cancelled(&mut self, env: EnvId) -> Vec<Action> {
+        self.change_starts(env, |starts| starts.starting = starts.starting.saturating_sub(1));
         self.settle()
     }
 
     /// The pause after a failed start is over.
-    pub fn resume_spawning(&mut self) -> Vec<Action> {
-        self.held_back = false;
+    pub fn resume_spawning(&mut self, env: EnvId) -> Vec<Action> {
+        self.change_starts(env, |starts| starts.held_back = false);
         self.settle()
     }
 
@@ -264,12 +301,12 @@ impl Schedule {
     }
 
     /// A client wants a worker. A request that is pending already is not counted twice.
-    pub fn request_lease(&mut self, client: WorkerId, request: u64, resources: &Resources) -> Vec<Action> {
+    pub fn request_lease(&mut self, client: WorkerId, request: u64, resources: &Resources, env: EnvId) -> Vec<Action> {
         let amounts = Amounts::from_resources(resources);
         if let Some(failure) = self.unschedulable(&amounts) {
             return vec![Action::Refuse { client, request, failure }];
         }
-        self.pending.push(client, request, amounts.with_slot());
+        self.pending.push(client, request, (amounts.with_slot(), env));
         self.settle()
     }
 

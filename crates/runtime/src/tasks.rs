@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use heliostat_proto::message::{FunctionHash, Resources, TaskSpec};
-use heliostat_proto::{Blob, Failure, TaskId, Value};
+use heliostat_proto::{Blob, EnvId, Failure, TaskId, Value};
 
 use crate::action::{Action, ExecutionId, Handle};
 use crate::core::{Core, Look, NoValues, Values};
@@ -36,6 +36,10 @@ pub struct Submission {
     pub returns: Option<u32>,
     /// What it takes while it runs.
     pub resources: Resources,
+    /// The environment that its worker was started for.
+    pub env: EnvId,
+    /// Why there is no such environment, where it could not be set up: the task fails so.
+    pub unfit: Option<Box<Failure>>,
     /// Runs after a crash of its worker, or after what the next two fields say; negative for no bound.
     pub max_retries: i64,
     /// Whether it is tried again after an error: of the classes that came with the function, or any when none came.
@@ -66,7 +70,7 @@ pub(crate) struct Tasks {
     pub(crate) table: Slab<Task>,
     pub(crate) by_id: HashMap<TaskId, u32>,
     pub(crate) shapes: Vec<Shape>,
-    by_resources: HashMap<Resources, usize>,
+    by_needs: HashMap<(Resources, EnvId), usize>,
     pub(crate) leases: HashMap<u64, Lease>,
     pub(crate) requests: HashMap<u64, usize>,
     pub(crate) next_request: u64,
@@ -139,13 +143,12 @@ impl Tasks {
         self.leases.len()
     }
 
-    fn shape(&mut self, resources: &Resources) -> usize {
-        if let Some(shape) = self.by_resources.get(resources) {
-            return *shape;
-        }
-        self.shapes.push(Shape::new(resources.clone()));
-        self.by_resources.insert(resources.clone(), self.shapes.len() - 1);
-        self.shapes.len() - 1
+    fn shape(&mut self, resources: Resources, env: EnvId) -> usize {
+        let shapes = &mut self.shapes;
+        *self.by_needs.entry((resources, env)).or_insert_with_key(|(resources, env)| {
+            shapes.push(Shape::new(resources.clone(), *env));
+            shapes.len() - 1
+        })
     }
 
     /// Sets or takes away the deadline of a task.
@@ -181,7 +184,7 @@ impl Core {
         if let Some(known) = self.functions.get_mut(&submission.function) {
             known.tasks += 1;
         }
-        let shape = self.tasks.shape(&submission.resources);
+        let shape = self.tasks.shape(submission.resources, submission.env);
         let spec = TaskSpec {
             task: id,
             attempt: 0,
@@ -215,7 +218,7 @@ impl Core {
             force: false,
         });
         self.tasks.by_id.insert(id, task);
-        if let Some(failure) = self.gone.clone() {
+        if let Some(failure) = self.gone.clone().or(submission.unfit.map(|failure| *failure)) {
             self.fail_task(task, failure);
             return returns;
         }

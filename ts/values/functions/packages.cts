@@ -167,10 +167,13 @@ function importFrom(directory: string, specifier: string): Promise<object> {
   return importer(specifier);
 }
 
-/** Directories in which a package is looked for: where it was imported, then here. */
+/** The working directory that came with a worker's runtime environment, if one did. */
+const brought = process.env['HELIOSTAT_WORKING_DIR'];
+
+/** Directories in which a package is looked for: what was brought along, where it was imported, then here. */
 function searched(directory: string): string[] {
-  const here = process.cwd();
-  return directory === '' || directory === here ? [here] : [directory, here];
+  const all = [brought, directory, process.cwd()].filter((path) => path !== undefined && path !== '');
+  return [...new Set(all as string[])];
 }
 
 function isMissing(error: unknown): boolean {
@@ -250,8 +253,12 @@ function isRequire(value: CallableFunction): boolean {
 /** `require` as a file of a directory had it; where the directory does not exist, packages are looked for here. */
 export function requireFor(directory: string): NodeJS.Require {
   const require = createRequire(join(existsSync(directory) ? directory : process.cwd(), 'script.cjs'));
-  const wrapped = (specifier: string): unknown =>
-    specifier === hooks().packageName ? hooks().resolveSelf() : require(specifier);
+  const wrapped = (specifier: string): unknown => {
+    if (specifier === hooks().packageName) return hooks().resolveSelf();
+    if (brought !== undefined && packageDirectory(packageName(specifier), brought) !== undefined)
+      return createRequire(join(brought, 'script.cjs'))(specifier);
+    return require(specifier);
+  };
   requires.set(wrapped, directory);
   return Object.assign(wrapped, require);
 }

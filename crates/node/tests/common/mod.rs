@@ -13,7 +13,7 @@ use heliostat_node::{Node, NodeConfig, NodeHandle, WorkerCommand};
 use heliostat_proto::message::{
     FromDaemon, PROTOCOL_VERSION, Patience, Resources, Role, TaskSpec, ToDaemon, ToPeer, Welcome,
 };
-use heliostat_proto::{Blob, Bytes, JobId, Locator, TaskId, Value, WorkerId};
+use heliostat_proto::{Blob, Bytes, EnvId, JobId, Locator, TaskId, Value, WorkerId};
 use heliostat_shm::bell::Ringer;
 use heliostat_shm::ring::Side;
 use heliostat_wire::{Channel, ChannelError, Inbox, Link, Sent};
@@ -201,6 +201,9 @@ impl Client {
             let Some(message) = self.line.receive::<FromDaemon>() else {
                 panic!("the connection ended before {what}; before that came {:?}", self.later);
             };
+            if let FromDaemon::Output { lines, .. } = &message {
+                self.send(&ToDaemon::Printed { bytes: lines.len() as u64 });
+            }
             if let Some(picked) = pick(&message) {
                 return picked;
             }
@@ -214,8 +217,13 @@ impl Client {
     }
 
     pub fn request(&mut self, resources: Resources) -> u64 {
+        self.request_in(resources, EnvId::default())
+    }
+
+    /// Requests a worker of an environment.
+    pub fn request_in(&mut self, resources: Resources, env: EnvId) -> u64 {
         self.requests += 1;
-        self.send(&ToDaemon::RequestLease { request: self.requests, resources });
+        self.send(&ToDaemon::RequestLease { request: self.requests, resources, env });
         self.requests
     }
 

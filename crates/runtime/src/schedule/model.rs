@@ -9,13 +9,14 @@ use super::*;
 /// One thing that happens; the numbers choose among what is there.
 #[derive(Debug, Clone)]
 enum Event {
-    Ready,
-    SpawnFailed,
-    Killed,
-    Cancelled,
-    Resume,
-    Request { client: usize, shape: usize },
-    RequestNested { worker: usize, shape: usize },
+    Ready { env: usize },
+    SpawnFailed { env: usize },
+    Killed { env: usize },
+    Cancelled { env: usize },
+    Resume { env: usize },
+    Prestart { count: usize, env: usize },
+    Request { client: usize, shape: usize, env: usize },
+    RequestNested { worker: usize, shape: usize, env: usize },
     Cancel { nth: usize },
     Return { nth: usize },
     Waiting { nth: usize, waiting: bool },
@@ -26,13 +27,16 @@ enum Event {
 
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
-        5 => Just(Event::Ready),
-        1 => Just(Event::SpawnFailed),
-        1 => Just(Event::Killed),
-        1 => Just(Event::Cancelled),
-        2 => Just(Event::Resume),
-        6 => (0..3_usize, 0..6_usize).prop_map(|(client, shape)| Event::Request { client, shape }),
-        3 => (0..9_usize, 0..6_usize).prop_map(|(worker, shape)| Event::RequestNested { worker, shape }),
+        5 => (0..2_usize).prop_map(|env| Event::Ready { env }),
+        1 => (0..2_usize).prop_map(|env| Event::SpawnFailed { env }),
+        1 => (0..2_usize).prop_map(|env| Event::Killed { env }),
+        1 => (0..2_usize).prop_map(|env| Event::Cancelled { env }),
+        2 => (0..2_usize).prop_map(|env| Event::Resume { env }),
+        1 => (0..12_usize, 0..2_usize).prop_map(|(count, env)| Event::Prestart { count, env }),
+        6 => (0..3_usize, 0..6_usize, 0..2_usize)
+            .prop_map(|(client, shape, env)| Event::Request { client, shape, env }),
+        3 => (0..9_usize, 0..6_usize, 0..2_usize)
+            .prop_map(|(worker, shape, env)| Event::RequestNested { worker, shape, env }),
         1 => (0..9_usize).prop_map(|nth| Event::Cancel { nth }),
         6 => (0..9_usize).prop_map(|nth| Event::Return { nth }),
         4 => (0..9_usize, any::<bool>()).prop_map(|(nth, waiting)| Event::Waiting { nth, waiting }),
@@ -54,6 +58,11 @@ fn shape(index: usize) -> Resources {
     Resources::new(amounts.iter().map(|(name, amount)| ((*name).to_owned(), *amount)))
 }
 
+/// Two environments.
+fn env(index: usize) -> EnvId {
+    EnvId([(index % 2) as u8; 32])
+}
+
 const NAMES: [&str; 2] = ["CPU", "GPU"];
 
 struct Held {
@@ -69,12 +78,14 @@ struct World {
     schedule: Schedule,
     total: Resources,
     cap: usize,
-    starting: usize,
-    paused: bool,
+    starting: BTreeMap<EnvId, usize>,
+    paused: BTreeSet<EnvId>,
+    /// What each worker that ever was ready was started for.
+    envs: BTreeMap<WorkerId, EnvId>,
     idle: BTreeSet<WorkerId>,
     ending: BTreeSet<WorkerId>,
     leases: BTreeMap<u64, Held>,
-    pending: BTreeMap<(WorkerId, u64), Resources>,
+    pending: BTreeMap<(WorkerId, u64), (Resources, EnvId)>,
     answered: BTreeSet<(WorkerId, u64)>,
     next: u64,
 }
@@ -86,8 +97,9 @@ impl World {
             schedule: Schedule::new(&total),
             total,
             cap: 16,
-            starting: 0,
-            paused: false,
+            starting: BTreeMap::new(),
+            paused: BTreeSet::new(),
+            envs: BTreeMap::new(),
             idle: BTreeSet::new(),
             ending: BTreeSet::new(),
             leases: BTreeMap::new(),
@@ -95,7 +107,7 @@ impl World {
             answered: BTreeSet::new(),
             next: 0,
         };
-        let actions = world.schedule.prestart(2);
+        let actions = world.schedule.prestart(2, env(0));
         world.apply(actions);
         world
     }
@@ -108,13 +120,14 @@ impl World {
     fn apply(&mut self, actions: Vec<Action>) {
         for action in actions {
             match action {
-                Action::Spawn { count } => {
-                    assert!(!self.paused, "started during the pause");
-                    self.starting += count;
+                Action::Spawn { env, count } => {
+                    assert!(!self.paused.contains(&env), "started during the pause");
+                    *self.starting.entry(env).or_default() += count;
                 }
-                Action::BackOff { .. } => self.paused = true,
+                Action::BackOff { env, .. } => drop(self.paused.insert(env)),
                 Action::Grant { client, request, lease, worker, .. } => {
-                    let resources = self.pending.remove(&(client, request)).expect("granted what was asked");
+                    let (resources, env) = self.pending.remove(&(client, request)).expect("granted what was asked");
+                    assert_eq!(self.envs[&worker], env, "a worker of another environment");
                     assert!(self.answered.insert((client, request)), "answered twice");
                     assert!(self.idle.remove(&worker), "a worker is leased that is not idle");
                     assert_ne!(client, worker);
@@ -156,7 +169,8 @@ impl World {
         }
         let leased: BTreeSet<WorkerId> = self.leases.values().map(|held| held.worker).collect();
         assert_eq!(leased.len(), self.leases.len(), "a worker is leased twice");
-        let processes = self.starting + self.idle.len() + self.ending.len() + self.leases.len();
+        let starting: usize = self.starting.values().sum();
+        let processes = starting + self.idle.len() + self.ending.len() + self.leases.len();
         assert!(processes <= self.cap, "{processes} processes");
     }
 
@@ -165,27 +179,32 @@ impl World {
         let workers: Vec<WorkerId> =
             self.idle.iter().copied().chain(self.leases.values().map(|held| held.worker)).collect();
         match *event {
-            Event::Ready if self.starting > 0 => self.ready(),
-            Event::SpawnFailed if self.starting > 0 => {
-                self.starting -= 1;
-                let actions = self.schedule.worker_spawn_failed(&Failure::new("WORKER_CRASHED", "no"));
+            Event::Ready { env: nth } => self.ready(env(nth)),
+            Event::SpawnFailed { env: nth } if self.begun(env(nth)) => {
+                let failure = Failure::new("WORKER_CRASHED", "no");
+                let actions = self.schedule.worker_spawn_failed(env(nth), &failure);
+                assert!(self.only_refuses(&actions, env(nth)), "a failed start of another environment");
                 self.apply(actions);
             }
-            Event::Killed if self.starting > 0 => {
-                self.starting -= 1;
-                let actions = self.schedule.start_killed(&Failure::new("WORKER_CRASHED", "no"));
+            Event::Killed { env: nth } if self.begun(env(nth)) => {
+                let actions = self.schedule.start_killed(env(nth), &Failure::new("WORKER_CRASHED", "no"));
                 self.apply(actions);
             }
-            Event::Cancelled if self.starting > 0 => {
-                self.starting -= 1;
-                let actions = self.schedule.start_cancelled();
+            Event::Cancelled { env: nth } if self.begun(env(nth)) => {
+                let actions = self.schedule.start_cancelled(env(nth));
                 self.apply(actions);
             }
-            Event::Resume => self.resume(),
-            Event::Request { client, shape } => self.request(WorkerId([client as u8 + 1; 16]), shape),
-            Event::RequestNested { worker, shape } => {
+            Event::Resume { env: nth } => self.resume(env(nth)),
+            Event::Prestart { count, env: nth } => {
+                let actions = self.schedule.prestart(count, env(nth));
+                self.apply(actions);
+            }
+            Event::Request { client, shape, env: nth } => {
+                self.request(WorkerId([client as u8 + 1; 16]), shape, env(nth));
+            }
+            Event::RequestNested { worker, shape, env: of } => {
                 if let Some(nth) = pick(worker, workers.len()) {
-                    self.request(workers[nth], shape);
+                    self.request(workers[nth], shape, env(of));
                 }
             }
             Event::Cancel { nth } => {
@@ -218,31 +237,51 @@ impl World {
                     self.apply(actions);
                 }
             }
-            Event::Ready | Event::SpawnFailed | Event::Killed | Event::Cancelled => {}
+            Event::SpawnFailed { .. } | Event::Killed { .. } | Event::Cancelled { .. } => {}
         }
     }
 
-    fn ready(&mut self) {
+    /// Whether a start was under way for the environment, which is over now.
+    fn begun(&mut self, env: EnvId) -> bool {
+        let starting = self.starting.entry(env).or_default();
+        let any = *starting > 0;
+        *starting = starting.saturating_sub(1);
+        any
+    }
+
+    fn only_refuses(&self, actions: &[Action], env: EnvId) -> bool {
+        actions.iter().all(|action| match action {
+            Action::Refuse { client, request, .. } => {
+                self.pending.get(&(*client, *request)).is_some_and(|(_, of)| *of == env)
+            }
+            _ => true,
+        })
+    }
+
+    fn ready(&mut self, env: EnvId) {
+        if !self.begun(env) {
+            return;
+        }
         self.next += 1;
         let mut id = [0xee; 16];
         id[..8].copy_from_slice(&self.next.to_le_bytes());
-        self.starting -= 1;
-        self.paused = false;
+        self.paused.remove(&env);
         self.idle.insert(WorkerId(id));
-        let actions = self.schedule.worker_ready(WorkerId(id), 1);
+        self.envs.insert(WorkerId(id), env);
+        let actions = self.schedule.worker_ready(WorkerId(id), 1, env);
         self.apply(actions);
     }
 
-    fn resume(&mut self) {
-        self.paused = false;
-        let actions = self.schedule.resume_spawning();
+    fn resume(&mut self, env: EnvId) {
+        self.paused.remove(&env);
+        let actions = self.schedule.resume_spawning(env);
         self.apply(actions);
     }
 
-    fn request(&mut self, client: WorkerId, index: usize) {
+    fn request(&mut self, client: WorkerId, index: usize, env: EnvId) {
         self.next += 1;
-        self.pending.insert((client, self.next), shape(index));
-        let actions = self.schedule.request_lease(client, self.next, &shape(index));
+        self.pending.insert((client, self.next), (shape(index), env));
+        let actions = self.schedule.request_lease(client, self.next, &shape(index), env);
         self.apply(actions);
     }
 
@@ -271,9 +310,10 @@ impl World {
     /// Everything that runs ends, starts succeed: until nothing happens any more.
     fn run_dry(&mut self) {
         for _ in 0..10_000 {
-            self.resume();
-            if self.starting > 0 {
-                self.ready();
+            (0..2).for_each(|nth| self.resume(env(nth)));
+            let starting = self.starting.iter().find(|(_, count)| **count > 0).map(|(env, _)| *env);
+            if let Some(env) = starting {
+                self.ready(env);
             } else if let Some(worker) = self.ending.first().copied() {
                 self.gone(worker);
             } else if let Some(lease) = self.leases.keys().next().copied() {

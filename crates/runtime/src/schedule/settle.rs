@@ -1,18 +1,18 @@
 //! What follows from a change: grants, starts of processes, recalls.
 
-use heliostat_proto::WorkerId;
+use heliostat_proto::{EnvId, WorkerId};
 
 use super::amounts::{Amounts, CPU};
 use super::pending::Group;
-use super::{Action, Activity, Lease, Schedule};
+use super::{Action, Activity, Lease, Schedule, Worker};
 
 /// One look at all that waits.
 #[derive(Debug, Default)]
 struct Plan {
     /// The first request that can be met, and by which worker.
-    grant: Option<(WorkerId, Amounts, WorkerId)>,
-    /// Requests that lack nothing but a process.
-    wanted: u64,
+    grant: Option<(Group, WorkerId)>,
+    /// Requests that lack nothing but a process, by environment in their order.
+    wanted: Vec<(EnvId, u64)>,
     /// Those that lack resources or a place for a process, in order.
     blocked: Vec<Group>,
 }
@@ -22,10 +22,10 @@ impl Schedule {
         let mut actions = Vec::new();
         let plan = loop {
             let plan = self.plan();
-            let Some((client, amounts, worker)) = plan.grant else { break plan };
-            actions.extend(self.grant(client, amounts, worker));
+            let Some((group, worker)) = plan.grant else { break plan };
+            actions.extend(self.grant(group, worker));
         };
-        actions.extend(self.spawn(plan.wanted));
+        self.spawn(plan.wanted, &mut actions);
         self.recall(&plan.blocked, &mut actions);
         actions
     }
@@ -51,12 +51,15 @@ impl Schedule {
                 plan.blocked.push(group);
                 continue;
             }
-            if let Some(worker) = self.pick_idle(group.client) {
-                plan.grant = Some((group.client, group.amounts, worker));
+            if let Some(worker) = self.pick_idle(group.client, group.env) {
+                plan.grant = Some((group, worker));
                 return plan;
             }
             let count = group.count.min(pool.fits(&group.amounts));
-            plan.wanted = plan.wanted.saturating_add(count);
+            match plan.wanted.iter_mut().find(|(env, _)| *env == group.env) {
+                Some((_, wanted)) => *wanted = wanted.saturating_add(count),
+                None => plan.wanted.push((group.env, count)),
+            }
             let promised = group.amounts.times(count);
             free.take(&promised);
             unreserved.take(&promised);
@@ -70,10 +73,10 @@ impl Schedule {
 
     /// An idle worker for the client: one that worked for it before has its functions, a fresh one disturbs nobody
     /// else's. A worker never works for itself.
-    fn pick_idle(&self, client: WorkerId) -> Option<WorkerId> {
+    fn pick_idle(&self, client: WorkerId, env: EnvId) -> Option<WorkerId> {
         self.workers
             .iter()
-            .filter(|(id, worker)| worker.activity == Activity::Idle && **id != client)
+            .filter(|(id, worker)| worker.activity == Activity::Idle && worker.env == env && **id != client)
             .min_by_key(|(_, worker)| match worker.last {
                 Some(last) if last == client => 0,
                 None => 1,
@@ -82,8 +85,8 @@ impl Schedule {
             .map(|(id, _)| *id)
     }
 
-    fn grant(&mut self, client: WorkerId, amounts: Amounts, worker: WorkerId) -> Option<Action> {
-        let request = self.pending.pop(client, &amounts)?;
+    fn grant(&mut self, Group { client, amounts, env, .. }: Group, worker: WorkerId) -> Option<Action> {
+        let request = self.pending.pop(client, (amounts.clone(), env))?;
         let state = self.workers.get_mut(&worker)?;
         self.last_lease += 1;
         let lease = self.last_lease;
@@ -91,26 +94,52 @@ impl Schedule {
         state.last = Some(client);
         let pid = state.pid;
         self.used.put(&amounts);
-        let entry = Lease { client, worker, amounts, waiting: false, recalled: false, retriable: true };
+        let entry = Lease { client, worker, amounts, env, waiting: false, recalled: false, retriable: true };
         self.leases.insert(lease, entry);
         self.held.entry(client).or_default().insert(lease);
         Some(Action::Grant { client, request, lease, worker, pid })
     }
 
-    fn spawn(&mut self, wanted: u64) -> Option<Action> {
-        if self.held_back {
-            return None;
+    fn spawn(&mut self, mut wanted: Vec<(EnvId, u64)>, actions: &mut Vec<Action>) {
+        let (floor, ahead_env) = self.floor;
+        if floor > 0 && wanted.iter().all(|(env, _)| *env != ahead_env) {
+            wanted.push((ahead_env, 0));
         }
-        let usable = self.workers.values().filter(|worker| worker.activity != Activity::Ending).count();
-        let ahead = if self.is_hopeless() { 0 } else { self.floor.saturating_sub(usable) };
-        let room = self.cap.saturating_sub(self.workers.len() + self.starting);
-        let mut count = ahead.max(wanted as usize).saturating_sub(self.starting).min(room);
-        if self.failures > 0 || self.killed > 0 {
-            // One at a time until a start succeeds again.
-            count = count.min(1_usize.saturating_sub(self.starting));
+        for (env, wanted) in wanted {
+            let starts = self.starts_of(env);
+            if starts.held_back {
+                continue;
+            }
+            let elsewhere = self.starting() - starts.starting;
+            let ahead = if env != ahead_env || starts.is_hopeless() {
+                0
+            } else {
+                floor.saturating_sub(self.usable() + elsewhere)
+            };
+            let mut count = ahead.max(wanted as usize).saturating_sub(starts.starting);
+            if starts.failures > 0 || starts.killed > 0 {
+                // One at a time until a start succeeds again.
+                count = count.min(1_usize.saturating_sub(starts.starting));
+            }
+            self.make_room(env, count, actions);
+            let count = count.min(self.cap.saturating_sub(self.workers.len() + self.starting()));
+            if count > 0 {
+                self.change_starts(env, |starts| starts.starting += count);
+                actions.push(Action::Spawn { env, count });
+            }
         }
-        self.starting += count;
-        (count > 0).then_some(Action::Spawn { count })
+    }
+
+    fn usable(&self) -> usize {
+        self.workers.values().filter(|worker| worker.activity != Activity::Ending).count()
+    }
+
+    /// Ends idle workers of other environments, so that half of the processes that there may be are in use or fit.
+    fn make_room(&mut self, env: EnvId, count: usize, actions: &mut Vec<Action>) {
+        let crowd = (self.usable() + self.starting() + count).saturating_sub(self.cap / 2).min(count);
+        let idle = |(_, worker): &(&WorkerId, &Worker)| worker.activity == Activity::Idle && worker.env != env;
+        let others: Vec<WorkerId> = self.workers.iter().filter(idle).map(|(id, _)| *id).take(crowd).collect();
+        actions.extend(others.into_iter().filter_map(|worker| self.end_worker(worker)));
     }
 
     /// Asks for leases back until what the blocked requests lack is on its way, as far as that is fair.
@@ -132,7 +161,7 @@ impl Schedule {
     }
 
     /// Of another client only while that one holds clearly more, else two clients would hand one worker to and fro; of
-    /// the same client only a lease of another shape, since one of the same shape gains nothing.
+    /// the same client only a lease of another shape or environment, since one of the same gains nothing.
     fn pick_recall(&self, group: &Group, coming: &Amounts) -> Option<u64> {
         let own = self.leases_of(group.client);
         self.leases
@@ -140,7 +169,7 @@ impl Schedule {
             .filter(|(_, lease)| !lease.recalled && coming.is_helped_by(&lease.held(), &group.amounts))
             .filter(|(_, lease)| {
                 if lease.client == group.client {
-                    lease.amounts != group.amounts
+                    (&lease.amounts, lease.env) != (&group.amounts, group.env)
                 } else {
                     own == 0 || self.leases_of(lease.client) > own + 1
                 }

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use heliostat_proto::message::{Resources, ToDaemon, ToPeer};
-use heliostat_proto::{Blob, Bytes, Failure, JobId, Locator, NodeId, ObjectId, RefEntry, Value, WorkerId};
+use heliostat_proto::{Blob, Bytes, EnvId, Failure, JobId, Locator, NodeId, ObjectId, RefEntry, Value, WorkerId};
 use heliostat_runtime::{Action, Core, ExecutionId, Handle, Identity, Submission, Values, WaitId};
 
 /// Values of the test: the references inside are kept beside the bytes.
@@ -165,6 +165,8 @@ impl Cluster {
             by_ref: by_ref.iter().enumerate().map(|(position, handle)| (position as u32, *handle)).collect(),
             returns: None,
             resources: Resources::new([("CPU".into(), 1.0)]),
+            env: EnvId::default(),
+            unfit: None,
             max_retries: 3,
             retries_errors: false,
             retries_timeouts: false,
