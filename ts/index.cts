@@ -98,6 +98,7 @@ Object.defineProperty(exports, hiddenTensor, {
 
 export { isInitialized } from './runtime.cjs';
 export { availableResources, clusterResources, nodes, state, timeline } from './state.cjs';
+export { ObjectRefGenerator } from './streams.cjs';
 export type {
   ActorHandle,
   ActorOptions,
@@ -110,7 +111,6 @@ export type {
   GetOptions,
   InitOptions,
   NodeInfo,
-  ObjectRefGenerator,
   ObjectState,
   PutOptions,
   RemoteClass,

@@ -35,9 +35,9 @@ fn resources(scope: Scope, pairs: Value) -> Result<Resources, Thrown> {
 
 raw_functions! {
     /// Prepares a call: name, function, resources as [name, amount, ...], and numbers: results (-1: one value), retries,
-    /// milliseconds that a run may take (-1: any), flags (1: tried again after errors, 2: after it ran too long). Returns its
-    /// number, good until `dropCall`.
-    fn prepare_call = c"prepareCall" (name, hash_bytes, needs, returns, retries, timeout, flags) |scope| {
+    /// milliseconds that a run may take (-1: any), flags (1: tried again after errors, 2: after it ran too long), items of a
+    /// stream that may be made before they are taken (0: it gives no stream). Returns its number, good until `dropCall`.
+    fn prepare_call = c"prepareCall" (name, hash_bytes, needs, returns, retries, timeout, flags, stream) |scope| {
         let flags = scope.get_u32(flags)?;
         let timeout = scope.get_f64(timeout)?;
         let call = Submission {
@@ -47,6 +47,7 @@ raw_functions! {
             contains: Vec::new(),
             by_ref: Vec::new(),
             returns: optional(scope.get_f64(returns)?),
+            stream: Some(scope.get_u32(stream)?).filter(|buffered| *buffered > 0),
             resources: resources(scope, needs)?,
             max_retries: scope.get_f64(retries)? as i64,
             retries_errors: flags & 1 != 0,

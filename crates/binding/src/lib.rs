@@ -13,6 +13,7 @@ mod raw;
 mod runtime;
 mod small;
 mod state;
+mod streams;
 mod tasks;
 mod values;
 mod views;
@@ -33,6 +34,7 @@ pub fn export_raw(exports: Object<'_>, env: napi::Env) -> napi::Result<()> {
         port::FUNCTIONS,
         calls::FUNCTIONS,
         tasks::FUNCTIONS,
+        streams::FUNCTIONS,
         views::FUNCTIONS,
         output::FUNCTIONS,
     ] {

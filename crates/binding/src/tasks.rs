@@ -138,7 +138,7 @@ raw_functions! {
     }
 
     /// Takes the next task to run: `{ execution, taskId, attempt, jobId, name, function, args, positions, values,
-    /// returns, timed, retriesErrors }`; `undefined` when there is none.
+    /// returns, timed, retriesErrors, streams }`; `undefined` when there is none.
     fn next_task = c"nextTask" () |scope| {
         let client = client()?;
         let taken = client.with_core(|core| {
@@ -177,6 +177,7 @@ raw_functions! {
         scope.set(object, c"returns", scope.number(spec.returns.map_or(-1.0, f64::from)));
         scope.set(object, c"timed", scope.bool(spec.timed));
         scope.set(object, c"retriesErrors", scope.bool(spec.retries_errors));
+        scope.set(object, c"streams", scope.bool(spec.stream.is_some()));
         Ok(object)
     }
 
@@ -206,9 +207,10 @@ raw_functions! {
                 let entry = all.entry(execution).or_default();
                 (entry.values.len() as u32, entry.inline)
             });
-            let spec = client.with_core(|core| core.execution(execution).map(|e| (e.spec.task, e.spec.seat)));
-            let (task, caller) = spec.ok_or_else(|| Thrown::argument("a running task"))?;
-            let id = task.object(index + 1);
+            let spec = client.with_core(|core| core.execution(execution).map(|e| (e.spec.task, e.spec.seat, e.spec.stream)));
+            let (task, caller, stream) = spec.ok_or_else(|| Thrown::argument("a running task"))?;
+            // That of a stream's end comes before its items.
+            let id = task.object(if stream.is_some() { 0 } else { index + 1 });
             let blob = if inline > MAX_INLINE { given.stored(&client, id, caller)? } else { given.blob(&client, id, caller)? };
             results(|all| {
                 let entry = all.entry(execution).or_default();

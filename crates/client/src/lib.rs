@@ -15,6 +15,7 @@ mod output;
 mod peers;
 mod ports;
 mod rpc;
+mod streams;
 mod values;
 mod watch;
 

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod blob;
+pub mod digest;
 pub mod frame;
 mod id;
 mod locator;

@@ -159,6 +159,7 @@ impl Core {
             return self.fail_task(id, Failure::new("SERIALIZATION", message).hint(hint));
         }
         task.stage = Stage::Sent(lease);
+        spec.stream = self.streams.start(task);
         let retriable = task.retries_left != 0;
         if let Some(entry) = self.tasks.leases.get_mut(&lease) {
             let retriable = retriable && (entry.retriable || entry.in_flight.is_empty());
@@ -262,7 +263,7 @@ impl Core {
         let Some((id, lease)) = self.tasks.sent_to(worker, (task, attempt)) else {
             // Of an attempt that was given up: its bytes are nobody's.
             self.discard(&values);
-            return self.send_gated(worker, ToPeer::Taken { task, attempt });
+            return self.send_gated(worker, ToPeer::Taken { task, attempt, item: None });
         };
         self.tasks.take_from_lease(id, lease);
         let Some(entry) = self.tasks.leases.get_mut(&lease) else { return };
@@ -276,14 +277,15 @@ impl Core {
                 Some(After::Nothing) => self.remove_task(id),
                 Some(After::Retry) | None => self.retry(id, now),
             }
-            self.send_gated(worker, ToPeer::Taken { task, attempt });
+            self.send_gated(worker, ToPeer::Taken { task, attempt, item: None });
         } else {
             self.tasks.note_duration(function, nanos);
+            let values = self.checked_end(id, values);
             let with_refs = values.iter().any(|value| !refs_in(value, look).is_empty());
             self.settle_task(id, values, look);
             self.remove_task(id);
             if with_refs {
-                self.send_gated(worker, ToPeer::Taken { task, attempt });
+                self.send_gated(worker, ToPeer::Taken { task, attempt, item: None });
             }
         }
         if recalled && idle {
@@ -334,7 +336,8 @@ impl Core {
             self.pump(shape, now);
         }
         self.look_at_deadlines(now);
-        let look_again = [self.look_at_queue(now), self.tell_lending(now)].into_iter().flatten().min();
+        let look_again =
+            [self.look_at_queue(now), self.tell_lending(now), self.tell_credits(now)].into_iter().flatten().min();
         let is_idle = |lease: &Lease| lease.in_flight.is_empty();
         let idle: Vec<u64> = self
             .tasks

@@ -248,6 +248,7 @@ impl Leased {
             args: Blob::Inline(Bytes::new(command.as_bytes())),
             by_ref: Vec::new(),
             returns: None,
+            stream: None,
             seat: 0,
             timed: false,
             retries_errors: false,
