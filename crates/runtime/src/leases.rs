@@ -302,10 +302,11 @@ impl Core {
         let mut queued = 0;
         for (at, id) in entry.in_flight.into_iter().enumerate() {
             self.tasks.set_due(id, None);
+            // Also of those behind: the end of the first may have been lost on its way.
+            self.free_sealed(id, look);
             let Some(task) = self.tasks.table.get_mut(id) else { continue };
             if at == 0 || task.aborted.is_some() {
                 let (after, retries_left, spec) = (task.aborted, task.retries_left, task.spec.clone());
-                self.free_sealed(id, look);
                 match after {
                     Some(After::Nothing) => self.remove_task(id),
                     None if retries_left == 0 => {
