@@ -85,7 +85,9 @@ mod tests {
 
     fn digest(pieces: &[&[u8]]) -> u64 {
         let mut digest = Digest::default();
-        pieces.iter().for_each(|piece| digest.add(piece));
+        for piece in pieces {
+            digest.add(piece);
+        }
         digest.finish()
     }
 

@@ -324,14 +324,14 @@ fn the_end_of_the_node_ends_streams() {
 }
 
 /// What the test knows of a stream that it takes.
-struct Taken {
+struct Taker {
     name: Handle,
     task: TaskId,
     buffered: u64,
     taken: u64,
     retries: i64,
-    /// Its runs make other items than each other.
-    fickle: bool,
+    /// 1 when its runs make other items than each other.
+    fickle: u64,
     /// Most items that a run made, and whether another ended well with fewer.
     longest: u64,
     short: bool,
@@ -351,7 +351,7 @@ struct Run {
 /// A driver with streams, and workers that come, make items and die.
 struct World {
     c: Cluster,
-    streams: Vec<Taken>,
+    streams: Vec<Taker>,
     runs: Vec<Run>,
     held: Vec<Handle>,
     leases: HashMap<u64, usize>,
@@ -374,13 +374,13 @@ impl World {
             submission.stream = Some(buffered);
             submission.max_retries = retries;
             submission.retries_errors = true;
-            submission.timeout = (y % 5 == 0).then_some(20);
-            submission.retries_timeouts = y % 10 == 0;
+            submission.timeout = (y.is_multiple_of(5)).then_some(20);
+            submission.retries_timeouts = y.is_multiple_of(10);
         });
         let task = self.c.cores[0].id(name).expect("alive").task();
-        let fickle = y % 11 == 0;
+        let fickle = y.is_multiple_of(11).into();
         let buffered = buffered.into();
-        self.streams.push(Taken {
+        self.streams.push(Taker {
             name,
             task,
             buffered,
@@ -433,10 +433,10 @@ impl World {
         }
         let stream = self.streams.iter().find(|stream| stream.task == task).expect("one of ours");
         let place = self.c.cores[at].next_place(id).expect("streams");
-        let digest = made * 10 + u64::from(stream.fickle) * u64::from(attempt);
+        let digest = made * 10 + stream.fickle * u64::from(attempt);
         let mut contains = Vec::new();
         let blob = (!place.known).then(|| {
-            if y % 3 == 0 {
+            if y.is_multiple_of(3) {
                 self.slots += 1;
                 let locator = Locator { segment: 0, slot: self.slots, offset: 0, length: 10, generation: attempt };
                 let before = self.c.values.stored.borrow_mut().insert(place.id, locator);
@@ -450,7 +450,7 @@ impl World {
             let entries = contains.iter().map(|handle| self.c.cores[at].export(*handle).expect("alive")).collect();
             self.c.values.blob(entries)
         });
-        if made > 0 && y % 29 == 0 {
+        if made > 0 && y.is_multiple_of(29) {
             // Its process dies between sealing and telling.
             return self.kill(at, usize::from(y));
         }
@@ -513,8 +513,8 @@ impl World {
 
     fn end(&mut self, run: usize, how: u16) {
         let Run { at, id, task, made, .. } = self.runs.swap_remove(run);
-        if how % 3 == 0 {
-            self.c.fail(at, id, how % 2 == 0);
+        if how.is_multiple_of(3) {
+            self.c.fail(at, id, how.is_multiple_of(2));
         } else {
             let stream = self.streams.iter_mut().find(|stream| stream.task == task).expect("one of ours");
             stream.short |= made < stream.longest;
@@ -557,12 +557,12 @@ proptest! {
                 5..=9 if runs > 0 => w.make(x % runs, y),
                 10 if runs > 0 => w.end(x % runs, y),
                 11 | 12 if streams > 0 => w.take(x % streams),
-                13 if streams > 0 && y % 3 == 0 => w.drop_stream(x % streams),
-                14 if streams > 0 && y % 4 == 0 => {
+                13 if streams > 0 && y.is_multiple_of(3) => w.drop_stream(x % streams),
+                14 if streams > 0 && y.is_multiple_of(4) => {
                     let name = w.streams[x % streams].name;
-                    w.c.cancel(0, name, y % 8 == 0, true);
+                    w.c.cancel(0, name, y.is_multiple_of(8), true);
                 }
-                15 if y % 2 == 0 => { if let Some(at) = w.living(x) { w.kill(at, y as usize / 2) } }
+                15 if y.is_multiple_of(2) => { if let Some(at) = w.living(x) { w.kill(at, y as usize / 2) } }
                 16 => w.c.pass(u64::from(y % 40)),
                 17 if streams > 0 && w.streams[x % streams].open => {
                     // Somebody waits, and gives up or not.
@@ -624,12 +624,12 @@ proptest! {
                 w.take(which);
                 if w.streams[which].taken == before { break }
             }
-            let Taken { name, retries, .. } = w.streams[which];
+            let Taker { name, retries, .. } = w.streams[which];
             prop_assert!(w.c.cores[0].value(name).is_some(), "no end after {} retries", retries);
             let code = w.c.code(0, name).map(str::to_owned);
             let known = ["TASK_CANCELLED", "TASK_TIMEOUT", "TASK_FAILED", "WORKER_CRASHED", "STREAM_REPLAY", "NODE_DIED"];
             prop_assert!(code.as_deref().is_none_or(|code| known.contains(&code)), "{:?}", code);
-            let unlike = w.streams[which].fickle || w.streams[which].short;
+            let unlike = w.streams[which].fickle > 0 || w.streams[which].short;
             prop_assert!(unlike || code.as_deref() != Some("STREAM_REPLAY"));
             prop_assert!(!w.streams[which].open || w.streams[which].failed == code.is_some());
             w.drop_stream(which);
