@@ -44,6 +44,8 @@ export let makeStream: (completed: ObjectRef<void>, site: CallSite | undefined) 
  * for await (const ref of pages.remote(3)) console.log((await ref.get()).text);
  */
 export class ObjectRefGenerator<T = unknown> implements AsyncIterableIterator<ObjectRef<T>>, AsyncDisposable {
+  /** The first property, so that copying fails at it. @internal */
+  readonly ObjectRefGenerator = guardOf('an ObjectRefGenerator');
   /** Ready when the task has ended: `get` throws what the task threw, or TaskCancelledError after a cancel. */
   readonly completed: ObjectRef<void>;
   readonly #held: Held;
@@ -51,8 +53,6 @@ export class ObjectRefGenerator<T = unknown> implements AsyncIterableIterator<Ob
   #closed = false;
   /** The latest call of next() that waits. */
   #waiting: Promise<void> | undefined;
-  /** @internal */
-  readonly ObjectRefGenerator = guardOf('an ObjectRefGenerator');
 
   private constructor(token: symbol, completed: ObjectRef<void>, site: CallSite | undefined) {
     if (token !== CREATE)
