@@ -1,4 +1,7 @@
-/** Which functions are generator functions, also those that a compiler turned into others for older engines. */
+/**
+ * Which functions are generator functions, also those that a compiler turned into others for older engines: whether a call
+ * streams must be known before it is made.
+ */
 
 import { inspectInternals } from './values/functions/inspector.cjs';
 import { parseFunction, type SyntaxNode } from './values/functions/syntax.cjs';
@@ -6,10 +9,8 @@ import { Refusal } from './values/refusal.cjs';
 
 type AnyFunction = (...args: any[]) => unknown;
 
-/** What compilers call to make a generator, and return: TypeScript and tslib, esbuild, swc. */
-const MAKERS = new Set(['__generator', '__asyncGenerator', '_ts_generator']);
-/** The text of what Babel and swc put around an asynchronous generator, before and after its first call. */
-const WRAPPER = /wrap_?async_?generator|new \w*Async_?Generator\(/i;
+/** What makes a generator, by TypeScript and tslib, esbuild, swc, Babel. */
+const MAKER = /^_*(ts_generator|generator|async_?generator|wrap_?async_?generator)\d*$/i;
 
 const known = new WeakMap<AnyFunction, boolean>();
 
@@ -26,50 +27,54 @@ export function isGenerator(value: AnyFunction): boolean {
   return found;
 }
 
+/**
+ * `function f() { return __generator(this, …) }`, `{ return wrap(function* …)() }`, or `{ return _f.apply(this, arguments) }`
+ * where `_f` is the other function that Babel makes of an asynchronous generator.
+ */
 function isCompiled(value: AnyFunction): boolean {
   const text = Function.prototype.toString.call(value);
-  const returnsMaker = /generator/i.test(text);
   const forwards = /\.apply\(this, ?arguments\)/.test(text);
-  if (!returnsMaker && !forwards) return false;
-  for (const call of returnedCalls(text)) {
-    if (MAKERS.has(nameOf(call['callee']) ?? '')) return true;
-    if (forwards && isWrapped(value, call['callee'])) return true;
-  }
-  return false;
+  if (!forwards && !/generator/i.test(text)) return false;
+  return statements(text).some(({ type, argument }) => {
+    if (type !== 'ReturnStatement' || argument?.type !== 'CallExpression') return false;
+    const callee = argument.callee as SyntaxNode;
+    return (
+      isMaker(callee.type === 'CallExpression' ? callee['callee'] : callee) || (forwards && isForwarded(value, callee))
+    );
+  });
 }
 
-/** The calls that the function itself returns, not those of functions inside. */
-function returnedCalls(text: string): SyntaxNode[] {
-  let root: SyntaxNode;
+/** The statements of a function's body, not those of functions inside. */
+function statements(text: string): SyntaxNode[] {
   try {
-    root = parseFunction(text).root;
+    const { root } = parseFunction(text);
+    const { body } = root.type === 'Property' || root.type === 'MethodDefinition' ? root['value'] : root;
+    return body?.type === 'BlockStatement' ? body.body : [];
   } catch {
     return []; // native, or what cannot be sent anyway
   }
-  const { body } = (root.type === 'Property' || root.type === 'MethodDefinition' ? root['value'] : root) as SyntaxNode;
-  if (body?.type !== 'BlockStatement') return [];
-  const returned = (body['body'] as SyntaxNode[]).filter(({ type }) => type === 'ReturnStatement');
-  return returned
-    .map((each) => each['argument'] as SyntaxNode | null)
-    .filter((each) => each?.type === 'CallExpression') as SyntaxNode[];
 }
 
-/** The last name of what is called: `f`, `module.f`, `(0, module.f)`. */
-function nameOf(callee: SyntaxNode): string | undefined {
-  if (callee.type === 'Identifier') return callee['name'] as string;
-  if (callee.type === 'MemberExpression')
-    return callee['computed'] ? undefined : nameOf(callee['property'] as SyntaxNode);
-  if (callee.type === 'SequenceExpression') return nameOf((callee['expressions'] as SyntaxNode[]).at(-1) as SyntaxNode);
-  return undefined;
+/** Whether this names what makes a generator: `f`, `module.f`, `(0, module.f)`, `_f2.default`, `_f._`. */
+function isMaker(callee: SyntaxNode): boolean {
+  if (callee.type === 'Identifier') return MAKER.test(callee['name']);
+  if (callee.type === 'SequenceExpression') return isMaker(callee['expressions'].at(-1));
+  if (callee.type !== 'MemberExpression' || callee['computed']) return false;
+  const isDefault = ['default', '_'].includes(callee['property'].name);
+  return isMaker(isDefault ? callee['object'] : callee['property']);
 }
 
-/** Whether `callee` is `name.apply` of a variable around the function that holds a wrapped asynchronous generator. */
-function isWrapped(value: AnyFunction, callee: SyntaxNode): boolean {
-  if (callee.type !== 'MemberExpression' || nameOf(callee) !== 'apply') return false;
-  const name = nameOf(callee['object'] as SyntaxNode);
-  if (name === undefined || callee['object'].type !== 'Identifier') return false;
-  const held = variableOf(value, name);
-  return typeof held === 'function' && WRAPPER.test(Function.prototype.toString.call(held));
+/** Whether `callee` is `name.apply` of a variable around the function that makes asynchronous generators. */
+function isForwarded(value: AnyFunction, callee: SyntaxNode): boolean {
+  if (callee.type !== 'MemberExpression' || callee['object'].type !== 'Identifier') return false;
+  const held = variableOf(value, callee['object'].name as string);
+  if (typeof held !== 'function') return false;
+  // Before its first call it puts the wrapped function in its own place.
+  return statements(Function.prototype.toString.call(held)).some(({ type, expression, argument }) => {
+    if (type === 'ReturnStatement') return argument?.type === 'NewExpression' && isMaker(argument.callee);
+    const assigned = type === 'ExpressionStatement' && expression.type === 'AssignmentExpression' && expression.right;
+    return assigned && assigned.type === 'CallExpression' && isMaker(assigned.callee);
+  });
 }
 
 function variableOf(value: AnyFunction, name: string): unknown {
