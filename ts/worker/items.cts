@@ -38,7 +38,6 @@ export async function produce(run: TaskRun, returned: unknown, options: ProduceO
   }
   if (!progress.handingOver) return;
   // The run is over before its end.
-  tellAborted();
   run.throwIfAborted();
   throw new TaskCancelledError(`${run.name}() was cancelled`);
 }
@@ -53,7 +52,7 @@ function produceNow({ execution }: TaskRun, items: Iterable<unknown>, progress: 
     progress.handingOver = true;
     let room = handOver(execution, item);
     if (room === FULL) room = native.blockRoom(execution);
-    if (room === UNWANTED) return;
+    if (isUnwanted(room)) return;
     progress.handingOver = false;
   }
 }
@@ -67,9 +66,16 @@ async function produceLater(
     progress.handingOver = true;
     let room = handOver(execution, item);
     while (room === FULL) room = await roomFor(execution);
-    if (room === UNWANTED) return;
+    if (isUnwanted(room)) return;
     progress.handingOver = false;
   }
+}
+
+function isUnwanted(room: Room): boolean {
+  if (room !== UNWANTED) return false;
+  // The generator's finally blocks, which run next, see that the signal has aborted.
+  tellAborted();
+  return true;
 }
 
 async function roomFor(execution: number): Promise<Room> {

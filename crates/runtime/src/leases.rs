@@ -10,7 +10,7 @@ use heliostat_proto::{Blob, Failure, TaskId, Value, WorkerId};
 use crate::action::Action;
 use crate::core::{Core, Look, Values, refs_in};
 use crate::pressure;
-use crate::tasks::{After, Done, Stage, Tasks};
+use crate::tasks::{After, Done, Stage, Task, Tasks};
 
 /// Lease requests of one shape that are open at a time; the daemon caps workers far below.
 const MAX_REQUESTS: usize = 64;
@@ -76,7 +76,13 @@ impl Tasks {
         let id = *self.by_id.get(&run.0)?;
         let task = self.table.get(id).filter(|task| task.spec.attempt == run.1)?;
         let Stage::Sent(lease) = task.stage else { return None };
-        (self.leases.get(&lease)?.worker == worker).then_some((id, lease))
+        (self.maker(task)? == worker).then_some((id, lease))
+    }
+
+    /// The process that a task's run is with.
+    pub(crate) fn maker(&self, task: &Task) -> Option<WorkerId> {
+        let Stage::Sent(lease) = task.stage else { return None };
+        Some(self.leases.get(&lease)?.worker)
     }
 
     /// A run is not with its worker any more.

@@ -14,7 +14,7 @@ use heliostat_proto::{Failure, TaskId, Value, WorkerId};
 use crate::action::{Action, Handle, WaitId};
 use crate::core::{Core, Look};
 use crate::objects::Count;
-use crate::tasks::{Stage, Task};
+use crate::tasks::Task;
 
 /// Credit that nobody waits for is told so many milliseconds later.
 const CREDIT_MS: u64 = 1;
@@ -187,7 +187,7 @@ impl Core {
         let (limit, half) = (stream.limit(), stream.buffered.div_ceil(2));
         self.objects.add(item, Count::Local);
         self.drop_count(item, Count::Held);
-        if let Some((_, supply)) = self.supply_of(handle) {
+        if let Some(supply) = self.supply_of(handle) {
             if limit >= supply.told + half {
                 self.tell_credit(handle);
             } else if self.streams.due.is_none() {
@@ -213,27 +213,23 @@ impl Core {
         Some(wait)
     }
 
-    /// The task of a stream, while its run is under way and counts.
-    fn supply_of(&mut self, handle: Handle) -> Option<(u64, &mut Supply)> {
-        let id = *self.tasks.by_id.get(&self.streams.open.get(&handle)?.task)?;
-        let task = self.tasks.table.get_mut(id)?;
-        match task.stage {
-            Stage::Sent(lease) if task.aborted.is_none() => Some((lease, task.supply.as_mut()?)),
-            _ => None,
-        }
+    /// The run of a stream's task, while it is under way and counts: who makes it, and its number.
+    fn run_of(&self, handle: Handle) -> Option<(WorkerId, TaskId, u32)> {
+        let task = self.streams.open.get(&handle)?.task;
+        let entry = self.tasks.table.get(*self.tasks.by_id.get(&task)?).filter(|entry| entry.aborted.is_none())?;
+        Some((self.tasks.maker(entry)?, task, entry.spec.attempt))
+    }
+
+    fn supply_of(&mut self, handle: Handle) -> Option<&mut Supply> {
+        let (_, task, _) = self.run_of(handle)?;
+        self.tasks.table.get_mut(*self.tasks.by_id.get(&task)?)?.supply.as_mut()
     }
 
     fn tell_credit(&mut self, handle: Handle) {
-        let Some(stream) = self.streams.open.get(&handle) else { return };
-        let (task, limit) = (stream.task, stream.limit());
-        let Some((lease, supply)) = self.supply_of(handle) else { return };
-        if std::mem::replace(&mut supply.told, limit) == limit {
-            return;
-        }
-        let attempt =
-            self.tasks.by_id.get(&task).and_then(|id| self.tasks.table.get(*id)).map(|task| task.spec.attempt);
-        let worker = self.tasks.leases.get(&lease).map(|lease| lease.worker);
-        if let (Some(attempt), Some(worker)) = (attempt, worker) {
+        let Some((worker, task, attempt)) = self.run_of(handle) else { return };
+        let Some(limit) = self.streams.open.get(&handle).map(Stream::limit) else { return };
+        let Some(supply) = self.supply_of(handle) else { return };
+        if std::mem::replace(&mut supply.told, limit) != limit {
             self.send(worker, ToPeer::Credit { task, attempt, limit });
         }
     }

@@ -322,8 +322,8 @@ class ShadowToo extends Shadow {
 const shadow = new ShadowToo();
 globalThis.userGlobal = { q: 1 };
 
+// biome-ignore lint/suspicious/noFunctionAssign: what Babel makes of asynchronous functions does so
 function replaced(x) {
-  // biome-ignore lint/suspicious/noFunctionAssign: what Babel makes of asynchronous functions does so
   replaced = (y) => y * 10;
   return replaced(x);
 }
