@@ -282,11 +282,15 @@ test.serial('a cancelled task waits no longer for items, and takes the tasks alo
   const outer = remote(async function* outer(own: string) {
     const source = inner.remote(own);
     yield await (await source.next()).value?.get();
+    // Of a stream that never gives an item.
+    const pending = remote(async function* never() {
+      await new Promise((resolve) => getRuntimeContext().signal.addEventListener('abort', resolve));
+    })
+      .remote()
+      .next();
     appendFileSync(own, 'waits ');
     try {
-      for await (const _ of remote(async function* never() {
-        await new Promise((resolve) => getRuntimeContext().signal.addEventListener('abort', resolve));
-      }).remote());
+      await pending;
     } catch (error) {
       appendFileSync(own, `outer ${(error as { code: string }).code} `);
       throw error;
