@@ -2,6 +2,7 @@
 import { appendFileSync } from 'node:fs';
 import test from 'ava';
 import {
+  allocate,
   cancel,
   get,
   getRuntimeContext,
@@ -31,14 +32,18 @@ function random(seed: number): () => number {
   };
 }
 
-/** Makes items of 1 KiB and of 200 kB by turns, each of its own bytes, and dies before some of them. */
+/** Makes items of 1 KiB, of 200 kB and in place by turns, each of its own bytes, and dies before some of them. */
 const mortal = remote(async function* mortal(journal: string, n: number, deaths: number[]) {
   const { attempt } = getRuntimeContext();
   appendFileSync(journal, `run ${attempt}\n`);
   for (let i = 0; i < n; i += 1) {
     if (deaths[attempt] === i) process.kill(process.pid, 'SIGKILL');
     appendFileSync(journal, `made ${i}\n`);
-    yield { i, data: new Uint8Array(i % 3 === 2 ? 200_000 : 1000).fill(i) };
+    if (i % 5 === 4) {
+      const draft = allocate(Uint8Array, 150_000);
+      draft.view.fill(i);
+      yield { i, data: draft as never };
+    } else yield { i, data: new Uint8Array(i % 3 === 2 ? 200_000 : 1000).fill(i) };
   }
 });
 

@@ -8,6 +8,7 @@ use heliostat_proto::{Fact, Failure, ObjectId};
 use heliostat_runtime::{ExecutionId, Handle, Submission};
 
 use crate::calls;
+use crate::port;
 use crate::raw::{Scope, Thrown, Value, raw_functions};
 use crate::runtime::client;
 use crate::values::{read_blob, with_parts};
@@ -87,6 +88,9 @@ raw_functions! {
             let contains = given.parts.refs.to_vec();
             let submission = Submission { args, contains, by_ref, cancelled, parent, ..call.as_ref().clone() };
             let handles = client.submit(submission);
+            if let (Some(_), Some(port)) = (call.stream, port::of(scope.env)) {
+                client.open_stream(port, handles[0]);
+            }
             Ok(scope.array(handles.into_iter().map(|handle| scope.u32(handle))))
         })
     }

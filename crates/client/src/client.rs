@@ -238,10 +238,18 @@ impl Client {
         self.shared.ports.take(port)
     }
 
-    /// Closes a mailbox and gives its waits up.
+    /// Closes a mailbox, and gives its waits and its streams up.
     pub fn close_port(&self, port: PortId) {
         let waits = self.shared.ports.close(port, || self.shared.bell.leave());
-        self.with_core(|core| waits.into_iter().for_each(|wait| core.end_wait(wait)));
+        let (streams, now) = (self.shared.ports.take_streams(port), self.now());
+        self.with_core(|core| {
+            for wait in waits {
+                core.end_wait(wait);
+            }
+            for stream in streams {
+                core.drop_stream(stream, now);
+            }
+        });
     }
 
     /// The news for a thread, oldest first.

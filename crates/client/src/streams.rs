@@ -6,6 +6,11 @@ use crate::client::Client;
 use crate::ports::PortId;
 
 impl Client {
+    /// The stream of a call is a thread's: it is dropped with the thread's port at the latest.
+    pub fn open_stream(&self, port: PortId, stream: Handle) {
+        self.shared.ports.attach(stream, port);
+    }
+
     /// The next item of a stream. What is on its way is taken without a turn of the event loop.
     pub fn take_item(&self, stream: Handle) -> Next {
         let take = || {
@@ -25,6 +30,7 @@ impl Client {
 
     /// Takes no more items of a stream, and cancels the task that makes them.
     pub fn drop_stream(&self, stream: Handle) {
+        self.shared.ports.detach(stream);
         let now = self.now();
         self.with_core(|core| core.drop_stream(stream, now));
     }
