@@ -12,7 +12,7 @@ export interface RawFailure {
 /** A task to run. */
 export interface RawTask {
   execution: number; taskId: string; attempt: number; jobId: string; name: string; function: number
-  args: RawValue; positions: number[]; values: RawValue[]; returns: number; timed: boolean; retriesErrors: boolean
+  args: RawValue; positions: number[]; values: RawValue[]; returns: number; timed: boolean; retriesErrors: boolean; streams: boolean
 }
 /** The out-of-band buffers of a value, or the number of the draft that is its only one. */
 export type Buffers = ArrayBufferView[] | number
@@ -73,11 +73,11 @@ export declare function useFunction(hash: Uint8Array): boolean
 export declare function dropFunction(hash: Uint8Array): void
 /**
  * Prepares a call: flags are 1 for tried again after errors, 2 after it ran too long; env is what prepareEnv gave, empty for
- * the inherited environment.
+ * the inherited environment; `stream` items may be made before they are taken, 0: it gives none.
  */
 export declare function prepareCall(
   name: string, hash: Uint8Array, needs: (string | number)[], returns: number, retries: number, timeoutMs: number, flags: number,
-  env: string): number
+  env: string, stream: number): number
 export declare function dropCall(call: number): void
 export declare function submit(
   call: number, header: Uint8Array, headerLength: number, buffers: Buffers, refs: number[],
@@ -110,6 +110,22 @@ export declare function addFailure(
 export declare function dropResults(execution: number): void
 /** Nanoseconds below 0: since the task was taken. */
 export declare function finishTask(execution: number, nanos: number, again: boolean): void
+/** The handle of a stream's next item; -1 when there are no more, -2 when it has not arrived. A stream is named by the handle that its call gave. */
+export declare function nextItem(stream: number): number
+/** The number of a wait for the next item or the end; -1 when there is nothing to wait for. */
+export declare function waitItem(stream: number): number
+/** Takes no more items, and cancels the task that makes them. */
+export declare function dropStream(stream: number): void
+/** Whether a running task may make its next item: 0 it may, 1 not yet, 2 nobody wants it. */
+export declare function room(execution: number): 0 | 1 | 2
+/** The number of a wait for that; -1 when there is nothing to wait for. */
+export declare function waitRoom(execution: number): number
+/** Blocks the thread until it may, or nobody wants it. */
+export declare function blockRoom(execution: number): 0 | 2
+/** Hands the next item of a running task over; then as `room`. */
+export declare function pushItem(execution: number, header: Uint8Array, headerLength: number, buffers: Buffers, refs: number[]): 0 | 1 | 2
+/** The same for a small item whose header is in the scratch memory. */
+export declare function pushSmall(execution: number, headerLength: number): 0 | 1 | 2
 /** Sets what this worker's lines that name a task begin with. */
 export declare function setMarker(marker: string): void
 export declare function takeWrites(): string[] | undefined

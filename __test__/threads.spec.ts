@@ -1,6 +1,6 @@
 /** Threads of a process share a membership, whichever begins it and whichever ends first. */
 import { once } from 'node:events';
-import { mkdtempSync, readdirSync } from 'node:fs';
+import { appendFileSync, mkdtempSync, readdirSync, readFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -14,8 +14,8 @@ const MEMBER = fileURLToPath(new URL('fixtures/thread-member.mjs', import.meta.u
 class Member {
   readonly worker: Worker;
 
-  constructor(tempDir: string) {
-    this.worker = new Worker(MEMBER, { workerData: { tempDir } });
+  constructor(tempDir: string, journal = '') {
+    this.worker = new Worker(MEMBER, { workerData: { tempDir, journal } });
   }
 
   async ask(action: string): Promise<unknown> {
@@ -87,4 +87,20 @@ test.serial('threads come and go at once', async (t) => {
   await eventually('the end of the last session', () => sessions(dir).length === 0);
   for (const member of members) await member.worker.terminate();
   t.pass();
+});
+
+test.serial('streams end with the thread that takes them, whether it leaves or is terminated', async (t) => {
+  const dir = temp();
+  const journal = join(temp(), 'journal');
+  appendFileSync(journal, '');
+  const [stays, leaves, dies] = [new Member(dir), new Member(dir, journal), new Member(dir, journal)] as const;
+  await stays.ask('init');
+  t.false(await leaves.ask('stream'));
+  t.false(await dies.ask('stream'));
+  await leaves.ask('shutdown');
+  await dies.worker.terminate();
+  await eventually('the ends of both makers', () => readFileSync(journal, 'utf8') === 'finally finally ');
+  t.is(await stays.ask('task'), 2);
+  await stays.ask('shutdown');
+  for (const { worker } of [stays, leaves]) await worker.terminate();
 });

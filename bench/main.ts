@@ -5,7 +5,7 @@
 import { fork } from 'node:child_process';
 import { machine, type Row } from './report.ts';
 
-const SUITES = ['core', 'store', 'tasks', 'values', 'functions', 'batch-inference', 'spilling'];
+const SUITES = ['core', 'store', 'tasks', 'streams', 'values', 'functions', 'batch-inference', 'spilling'];
 
 interface Result {
   readonly rows: readonly Row[];

@@ -3,11 +3,11 @@ import * as check from './check.cjs';
 import { native } from './native.cjs';
 import { handleOf, ObjectRef } from './object-ref.cjs';
 import { current } from './runtime.cjs';
+import { ObjectRefGenerator } from './streams.cjs';
 import { translated } from './transfer.cjs';
-import type { ObjectRefGenerator } from './types.cjs';
 
 /**
- * Cancels the task that makes a reference's object. Waiting gets throw TaskCancelledError at once, whether the task
+ * Cancels the task that makes a reference's object, or a generator's items. Waiting gets throw TaskCancelledError at once, whether the task
  * waited, was queued, or runs. Code that runs sees its context's signal aborted, and its pending gets and waits reject;
  * synchronous code runs on to its end unless `force` kills the worker. An asynchronous task that goes on for a second
  * after its signal aborted ends with its worker. `recursive` (default true) also cancels the tasks that it submitted.
@@ -25,13 +25,15 @@ export async function cancel(
   ref: ObjectRef | ObjectRefGenerator<any>,
   options?: { force?: boolean; recursive?: boolean },
 ): Promise<void> {
-  if (!(ref instanceof ObjectRef)) throw new TypeError(`cancel() takes an ObjectRef, got ${check.describe(ref)}`);
+  const of = ref instanceof ObjectRefGenerator ? ref.completed : ref;
+  if (!(of instanceof ObjectRef))
+    throw new TypeError(`cancel() takes an ObjectRef or an ObjectRefGenerator, got ${check.describe(ref)}`);
   check.options(options, "cancel()'s options");
   check.boolean(options?.force, 'force');
   check.boolean(options?.recursive, 'recursive');
   current();
   const { force = false, recursive = true } = options ?? {};
-  translated(() => native.cancel(handleOf(ref), force, recursive));
+  translated(() => native.cancel(handleOf(of), force, recursive));
 }
 
 /** Tasks that end with a signal, by the id of one of their references. */

@@ -71,3 +71,13 @@ export function describe(value: unknown): string {
   if (typeof value === 'function') return `the function ${value.name || '(anonymous)'}`;
   return String(value);
 }
+
+/** Whether a promise would take a value for another promise. */
+export function isThenable(value: unknown): boolean {
+  if ((typeof value !== 'object' || value === null) && typeof value !== 'function') return false;
+  try {
+    return typeof (value as { then?: unknown }).then === 'function';
+  } catch {
+    return false; // a getter that throws is the codec's to refuse
+  }
+}

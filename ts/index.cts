@@ -101,6 +101,7 @@ Object.defineProperty(exports, hiddenTensor, {
 
 export { isInitialized } from './runtime.cjs';
 export { availableResources, clusterResources, nodes, state, timeline } from './state.cjs';
+export { ObjectRefGenerator } from './streams.cjs';
 export type {
   ActorHandle,
   ActorOptions,
@@ -113,7 +114,6 @@ export type {
   GetOptions,
   InitOptions,
   NodeInfo,
-  ObjectRefGenerator,
   ObjectState,
   PutOptions,
   RemoteClass,

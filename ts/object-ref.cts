@@ -107,23 +107,33 @@ const CREATE = Symbol('create');
 /** By this, copies of this package in one thread take each other's references for their own. */
 const INTERNALS = Symbol.for('heliostat.ref');
 
-// structuredClone reads own enumerable properties, to the bottom: this one makes it fail instead of giving an empty object.
-const GUARD: object = Object.freeze({
-  get value(): never {
-    throw outOfBand('structuredClone, or read property by property');
-  },
-});
+/**
+ * A property that guards what cannot be copied: structuredClone reads own enumerable properties, to the bottom, and so
+ * fails instead of giving an empty object.
+ */
+export function guardOf(what: string): object {
+  return Object.freeze({
+    get value(): never {
+      throw outOfBand(what, 'structuredClone, or read property by property');
+    },
+  });
+}
+
+const WHAT = 'an ObjectRef';
+const GUARD = guardOf(WHAT);
 
 /** Ids that were read, for when the session has ended. */
 const ids = new WeakMap<ObjectRef<any>, string>();
 
-function outOfBand(by: string): OutOfBandRefError {
-  return new OutOfBandRefError(
-    `an ObjectRef cannot be copied by ${by}: the copy would not be counted, and its object could be freed`,
-    {
-      hint: 'pass the reference to a task, put it inside a value, or get its value first',
-    },
-  );
+/** The error for a way to copy references that does not count them. */
+export function outOfBand(what: string, by: string): OutOfBandRefError {
+  const isRef = what === WHAT;
+  const why = isRef ? 'the copy would not be counted, and its object could be freed' : 'it has one consumer';
+  return new OutOfBandRefError(`${what} cannot be copied by ${by}: ${why}`, {
+    hint: isRef
+      ? 'pass the reference to a task, put it inside a value, or get its value first'
+      : 'take its items here, and pass on their references or values',
+  });
 }
 
 /**
@@ -200,7 +210,7 @@ export class ObjectRef<T = unknown> implements Disposable {
   }
 
   toJSON(): never {
-    throw outOfBand('JSON.stringify');
+    throw outOfBand(WHAT, 'JSON.stringify');
   }
 
   [inspect.custom](): string {
@@ -265,6 +275,11 @@ function internalsOf(ref: ObjectRef<any>): Internals {
 }
 
 let ended: () => Error;
+
+/** The error of a use of what belongs to an ended session. */
+export function endedSession(): Error {
+  return ended();
+}
 
 /** How a use of an ended session's reference fails. */
 export function setEnded(make: () => Error): void {

@@ -78,7 +78,7 @@ function checkPut(value: unknown, options: PutOptions | undefined, by: string): 
       'put() takes a value, not an ObjectRef: the object is stored already; put it inside an array to store the reference itself',
     );
   }
-  if (isThenable(value)) {
+  if (check.isThenable(value)) {
     throw new SerializationError('cannot send $: it has a method `then`, so that a get would take it for a promise', {
       hint: 'await it first, or put it inside an array',
     });
@@ -123,15 +123,6 @@ const IN_STORE = 1;
 /** How a blocking wait ended: see `block` of the addon. */
 const LATE = 1;
 const ABORTED = 2;
-
-function isThenable(value: unknown): boolean {
-  if ((typeof value !== 'object' || value === null) && typeof value !== 'function') return false;
-  try {
-    return typeof (value as { then?: unknown }).then === 'function';
-  } catch {
-    return false; // a getter that throws is the codec's to refuse
-  }
-}
 
 function refsOf(refs: unknown, name: string): ObjectRef[] {
   if (!Array.isArray(refs))

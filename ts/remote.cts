@@ -3,6 +3,7 @@ import { cancelOnAbort } from './cancel.cjs';
 import * as check from './check.cjs';
 import { parentExecution } from './context.cjs';
 import { notYet } from './errors.cjs';
+import { isGenerator } from './generators.cjs';
 import { noteArguments } from './large-arguments.cjs';
 import { native } from './native.cjs';
 import { type CallSite, handleOf, makeRef, ObjectRef, session } from './object-ref.cjs';
@@ -11,7 +12,8 @@ import { withRoom } from './room.cjs';
 import { current } from './runtime.cjs';
 import { prepareEnv, settled } from './runtime-env.cjs';
 import { callSite } from './sites.cjs';
-import { checkOptions, flagsOf, needsOf, type Options, timeoutOf } from './task-options.cjs';
+import { makeStream, type ObjectRefGenerator } from './streams.cjs';
+import { bufferedOf, checkOptions, flagsOf, needsOf, type Options, timeoutOf } from './task-options.cjs';
 import { contentHash, withParts, writeSmallCall } from './transfer.cjs';
 import type { ActorOptions, RemoteClass, RemoteFunction, TaskOptions } from './types.cjs';
 import { encode, warnOfLarge } from './values/index.cjs';
@@ -50,6 +52,8 @@ interface Call {
   captured: Captured;
   /** Whether it gives one value: then small arguments go the short way. */
   single: boolean;
+  /** Whether it gives a stream. */
+  streams: boolean;
 }
 
 const calls = new Finalizers<number>((number) => native.dropCall(number));
@@ -70,7 +74,7 @@ export class Remote {
     this.#env = env;
   }
 
-  remote(...args: unknown[]): ObjectRef | ObjectRef[] {
+  remote(...args: unknown[]): ObjectRef | ObjectRef[] | ObjectRefGenerator {
     current();
     const call = this.#prepare();
     const positions: number[] = [];
@@ -103,6 +107,7 @@ export class Remote {
     });
     const results = handles.map((handle) => makeRef(handle, site));
     if (signal !== undefined && !cancelled) cancelOnAbort(signal, results[0] as ObjectRef);
+    if (call.streams) return makeStream(results[0] as ObjectRef<void>, site);
     return numReturns === undefined ? (results[0] as ObjectRef) : results;
   }
 
@@ -133,6 +138,9 @@ export class Remote {
     const options = this.#options;
     const { numReturns, maxRetries = DEFAULT_RETRIES, signal } = options;
     const name = options.name ?? (this.#function.name || 'anonymous');
+    const streams = options.streaming ?? isGenerator(this.#function);
+    if (streams && numReturns !== undefined)
+      throw new TypeError(`numReturns: ${name}() gives a stream of items, which has no number of results known before`);
     const number = native.prepareCall(
       name,
       captured.hash,
@@ -142,8 +150,10 @@ export class Remote {
       timeoutOf(options),
       flagsOf(options),
       this.#prepareEnv(),
+      streams ? bufferedOf(options) : 0,
     );
-    const call = { number, name, captured, single: numReturns === undefined && signal === undefined };
+    const single = numReturns === undefined && signal === undefined && !streams;
+    const call = { number, name, captured, single, streams };
     calls.register(call, number);
     this.#call = call;
     return call;
@@ -186,16 +196,12 @@ function isClass(value: AnyFunction): boolean {
   return /^class\b/.test(Function.prototype.toString.call(value));
 }
 
-function isGenerator(value: AnyFunction): boolean {
-  const tag = Object.prototype.toString.call(value);
-  return tag === '[object GeneratorFunction]' || tag === '[object AsyncGeneratorFunction]';
-}
-
 /**
  * Makes a function remote: `remote(fn).remote(...args)` runs it in a worker and gives a reference to its result.
  *
  * The function travels by value: captured variables are copied at the first call, imports of packages and builtins are
- * imported again in the worker, the user's own modules travel by value.
+ * imported again in the worker, the user's own modules travel by value. A generator function gives an
+ * {@link ObjectRefGenerator} of its items instead.
  *
  * @example
  * const load = remote(async (url: string) => (await fetch(url)).text(), {
@@ -214,7 +220,6 @@ export function remote(target: unknown, options: Options | ActorOptions = {}): u
     throw new TypeError(`remote() takes a function or a class, got ${check.describe(target)}`);
   if (isClass(target as AnyFunction)) return new RemoteActor();
   checkOptions(options as Options);
-  if (isGenerator(target as AnyFunction) && (options as Options).streaming !== false) return new RemoteStream();
   return new Remote(target as AnyFunction, options as Options);
 }
 
@@ -225,17 +230,6 @@ class RemoteActor {
   }
 
   options(_options: ActorOptions): this {
-    return this;
-  }
-}
-
-/** Streams are not there yet: using one says so. */
-class RemoteStream {
-  remote(): never {
-    throw notYet('remote() of a generator function');
-  }
-
-  options(_options: TaskOptions): this {
     return this;
   }
 }

@@ -7,12 +7,13 @@ import type { TaskOptions } from './types.cjs';
 export type Options = TaskOptions & { numReturns?: number };
 
 /** Options that later versions bring, refused rather than ignored. */
-const LATER = ['schedulingStrategy', 'bufferedItems'] as const;
+const LATER = ['schedulingStrategy'] as const;
 
 const KNOWN = new Set<string>([
   ...LATER,
   'name',
   'streaming',
+  'bufferedItems',
   'maxRetries',
   'retryExceptions',
   'timeoutMs',
@@ -33,6 +34,7 @@ export function checkOptions(options: Options): void {
   }
   check.string(options.name, 'name');
   check.boolean(options.streaming, 'streaming');
+  check.number(options.bufferedItems, 'bufferedItems', { min: 1, integer: true });
   check.number(options.maxRetries, 'maxRetries', { min: -1, integer: true });
   checkRetryExceptions(options.retryExceptions);
   check.timeout(options.timeoutMs);
@@ -47,7 +49,6 @@ export function checkOptions(options: Options): void {
     const value = options[name];
     if (value !== undefined && value !== 'default') throw notYet(`the task option ${name}`);
   }
-  if (options.streaming === true) throw notYet('the task option streaming');
 }
 
 function checkRetryExceptions(value: unknown): void {
@@ -80,6 +81,14 @@ export function flagsOf({ retryExceptions: again = false }: Options): number {
   const errors = Array.isArray(again) ? again.length > 0 : again;
   const timeouts = Array.isArray(again) ? again.some(isTimeout) : again;
   return (errors ? AFTER_ERRORS : 0) | (timeouts ? AFTER_TIMEOUTS : 0);
+}
+
+const DEFAULT_BUFFERED = 16;
+const MOST_BUFFERED = 1_000_000;
+
+/** Items of a stream that may be made before they are taken. */
+export function bufferedOf({ bufferedItems = DEFAULT_BUFFERED }: Options): number {
+  return Math.min(bufferedItems, MOST_BUFFERED);
 }
 
 /** Milliseconds that a run may take, or -1. */

@@ -12,8 +12,12 @@ import { decode, type Encoded, encode, prepare, setHooks } from './values/index.
 import { ownClass } from './values/own-classes.cjs';
 import { NOT_PLAIN, PlainCodec } from './values/primitives.cjs';
 
+/** What marks the generators of this package, in all its copies. */
+export const STREAM: unique symbol = Symbol.for('heliostat.stream') as never;
+
 setHooks({
   isRef: (value) => value instanceof ObjectRef,
+  refusal: (value) => (STREAM in value ? STREAMS_STAY : undefined),
   isDraft: draftView,
   serializationError: (path, reason, hint) =>
     new SerializationError(`cannot send ${path}: ${reason}${hint === '' ? '' : `. ${hint}`}`, {
@@ -28,6 +32,11 @@ setHooks({
     return ownClass(name);
   },
 });
+
+const STREAMS_STAY = {
+  reason: 'is an ObjectRefGenerator, which has one consumer',
+  hint: 'Take its items here and send their references, or call the remote generator where they are wanted',
+};
 
 /** Hands parts of a value to native code: header, its length, buffers or a draft, handles of its references. */
 export type Take<R> = (header: Uint8Array, headerLength: number, buffers: Buffers, refs: number[]) => R;

@@ -2,6 +2,7 @@
 /// <reference lib="esnext.disposable" />
 /// <reference types="node" />
 import type { ObjectRef } from './object-ref.cjs';
+import type { ObjectRefGenerator } from './streams.cjs';
 
 // ---- lifecycle
 
@@ -143,7 +144,8 @@ export interface TaskOptions extends SchedulingOptions {
   /** Milliseconds that each attempt may run: then the context's signal aborts, and code that goes on for another second ends with its worker. */
   timeoutMs?: number | undefined; // TaskTimeoutError
   signal?: AbortSignal | undefined; // aborting cancels the task
-  bufferedItems?: number | undefined; // items a streaming generator may have made that were not yet taken; default 16, at least 1
+  /** Items that a streaming call may have made and that next() did not return yet; at least 1, and above 1,000,000 as that. Default 16. */
+  bufferedItems?: number | undefined;
 }
 export interface RemoteFunction<A extends unknown[], R> {
   remote(...args: Args<A>): Returned<R>;
@@ -172,13 +174,6 @@ export type Sealed<T> = 0 extends 1 & T
     : [Extract<T[keyof T], Draft<any>>] extends [never]
       ? T
       : { [K in keyof T]: T[K] extends Draft<infer A> ? A : T[K] };
-/** Each item is a reference, usable before the task ends. Leaving the loop early, or dropping the generator, cancels the producer. A failing producer yields
- *  one last reference whose get throws, then ends; `completed` throws the same (TaskCancelledError after a cancel). Items belong to the caller; "taken" is what next() returned. One consumer;
- *  not serialisable. A synchronous producer waits in native code; leaving early runs its finally blocks. A retry replays from the first item and drops those already taken; when they differ: StreamReplayError. */
-export interface ObjectRefGenerator<T> extends AsyncIterableIterator<ObjectRef<T>>, AsyncDisposable {
-  readonly completed: ObjectRef<void>;
-  values(): AsyncIterableIterator<T>;
-}
 
 // ---- actors
 

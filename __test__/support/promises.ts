@@ -10,8 +10,8 @@ import type { ExecutionContext, TestFn } from 'ava';
 import { get, type InitOptions, init, isHeliostatError, type ObjectRef, put, remote, shutdown, state } from 'heliostat';
 import { collectGarbage, descendants, descriptors, eventually, storeIsEmpty, workerPids } from './cluster.js';
 
-/** Descriptors of the driver's process for each worker: its connection at both ends of the daemon's and the driver's, its pidfd, its pipes. */
-const DESCRIPTORS_OF_WORKER = 5;
+/** Descriptors of the driver's process for each worker: in the daemon its connection, its pidfd, its two pipes and its bell (memory and two events), in the driver that bell's events once more. */
+const DESCRIPTORS_OF_WORKER = 9;
 /** Mappings of the daemon for each worker: its pages in the store. */
 const MAPPINGS_OF_WORKER = 1;
 

@@ -12,13 +12,18 @@ const TSC = join(ROOT, 'node_modules/typescript/bin/tsc');
 const run = promisify(execFile);
 
 const PROGRAM = `
-import { get, GetTimeoutError, init, type ObjectRef, put, remote, TaskError } from 'heliostat';
+import { get, GetTimeoutError, init, type ObjectRef, type ObjectRefGenerator, put, remote, TaskError } from 'heliostat';
 import { Tensor } from 'heliostat/tensor';
 const sum = remote((x: Tensor<'float32'>) => x.data.reduce((a, b) => a + b, 0));
 export const total: ObjectRef<number> = sum.remote(put(Tensor.allocate('float32', [2, 3])));
 const doubled = remote((x: Tensor<'float32'>) => new Tensor<'float32'>(x.data.map((value) => 2 * value), x.shape));
 export const twice: Promise<Tensor<'float32'>> = doubled.remote(new Tensor(Float32Array.of(1, 2), [2])).get();
 const add = remote((a: number, b: number) => a + b);
+const numbers = remote(function* (n: number) { yield n; });
+const later = remote(async function* (n: number) { yield String(n); }, { bufferedItems: 2 });
+export const items: ObjectRefGenerator<number> = numbers.remote(3);
+export const texts: AsyncIterable<ObjectRef<string>> = later.remote(3);
+export const first: Promise<IteratorResult<ObjectRef<string>>> = later.remote(3).next();
 export async function main(): Promise<number> {
   await init({ numCpus: 2 });
   const sum: ObjectRef<number> = add.remote(put(1), 2);

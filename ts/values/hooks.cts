@@ -8,6 +8,8 @@ import type { OwnClass } from './own-classes.cjs';
 export interface Hooks {
   /** ObjectRef or actor handle: written as an index into `refs`. */
   isRef(value: object): boolean;
+  /** Why an object of the package itself cannot go; undefined for all others. */
+  refusal?(value: object): { reason: string; hint: string } | undefined;
   /** The view of a draft, if `value` is one: encoded as an out-of-band buffer and listed in `seals`. */
   isDraft(value: object): ArrayBufferView | undefined;
   /** Builds the public SerializationError. */

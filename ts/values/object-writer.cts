@@ -65,6 +65,8 @@ export function writeObject(out: Writer, value: object): void {
     return;
   }
   if (types.isProxy(value)) throw new Refusal('is a Proxy', 'Send its target and wrap it on the other side');
+  const refusal = hooks().refusal?.(value);
+  if (refusal !== undefined) throw new Refusal(refusal.reason, refusal.hint);
   const draft = hooks().isDraft(value);
   if (draft !== undefined) {
     out.seals.push(value);

@@ -10,8 +10,9 @@ import { setAbortHandler, setTaskHandler, startWorker } from '../runtime.cjs';
 import { fromRaw, letGarbageGo, type Scratch, scratch } from '../transfer.cjs';
 import { views } from '../writes.cjs';
 import { forget, functionOf } from './functions.cjs';
+import { produce } from './items.cjs';
 import { addFailures, addResults, refuseWrites } from './results.cjs';
-import { isOneOf } from './retries.cjs';
+import { type ErrorClass, isOneOf } from './retries.cjs';
 import { runSmall } from './small.cjs';
 import { waitForRoom } from './streams.cjs';
 
@@ -44,6 +45,9 @@ async function run(task: RawTask): Promise<void> {
   setRunning(context);
   let nanos = 0;
   let again = false;
+  const judge = (thrown: unknown, retries: ErrorClass[] | undefined) => {
+    again = task.retriesErrors && isOneOf(thrown, retries);
+  };
   try {
     const { fn, retries } = await functionOf(task.function);
     const args = await argumentsOf(task);
@@ -55,8 +59,12 @@ async function run(task: RawTask): Promise<void> {
       try {
         result = await fn(...args);
       } catch (thrown) {
-        again = task.retriesErrors && isOneOf(thrown, retries);
+        judge(thrown, retries);
         throw thrown;
+      }
+      if (task.streams) {
+        await produce(context, result, { onThrown: (thrown) => judge(thrown, retries) });
+        result = undefined;
       }
       // Nobody takes the results of an aborted run.
       context.throwIfAborted();

@@ -1,4 +1,6 @@
 /** What becomes of a task: its results, or its failure, handed over to native code. */
+
+import { SerializationError } from '../errors.cjs';
 import { describeThrown, substitute, type Thrown } from '../failures.cjs';
 import { native } from '../native.cjs';
 import { withRoom } from '../room.cjs';
@@ -23,6 +25,7 @@ export function refuseWrites(): void {
 
 /** Hands the results over, without ending the task. */
 export function addResults(task: Described, result: unknown): void {
+  refuseIterator(result);
   if (task.returns < 0) {
     addResult(task.execution, result);
     return;
@@ -36,13 +39,28 @@ export function addResults(task: Described, result: unknown): void {
   for (const item of result) addResult(task.execution, item);
 }
 
-/** Hands one result over, encoded already or not. What is tried again for want of room is encoded again. */
+/** Refuses the iterator that a call without streaming returned. */
+export function refuseIterator(result: unknown): void {
+  if (typeof result !== 'object' || result === null) return;
+  if (typeof (result as { next?: unknown }).next !== 'function') return;
+  if (!(Symbol.iterator in result || Symbol.asyncIterator in result)) return;
+  throw new SerializationError('cannot send $: it is an iterator that is under way', {
+    hint: 'streaming: true sends its items one by one; or return them in an array',
+  });
+}
+
+/** Hands one result over, encoded already or not. */
 export function addResult(execution: number, value: unknown, encoded?: Encoded): void {
+  withStored(value, encoded, (now) => withParts(now, (...parts) => native.addResult(execution, ...parts)));
+}
+
+/** Stores a value, encoded already or not. What is tried again for want of room is encoded again. */
+export function withStored<R>(value: unknown, encoded: Encoded | undefined, store: (encoded: Encoded) => R): R {
   let first = encoded;
-  withRoom(() => {
+  return withRoom(() => {
     const now = first ?? encode(value);
     first = undefined;
-    withParts(now, (...parts) => native.addResult(execution, ...parts));
+    return store(now);
   });
 }
 

@@ -2,13 +2,14 @@
  * The short way of a task whose arguments and result are small: they pass through the scratch memory, and a function that
  * returns at once is called without a promise.
  */
+import { isThenable } from '../check.cjs';
 import { setRunning, TaskRun } from '../context.cjs';
 import { native } from '../native.cjs';
 import { fromHeader, type Scratch, writeSmall } from '../transfer.cjs';
 import { NOT_PLAIN } from '../values/primitives.cjs';
 import { views } from '../writes.cjs';
 import { type Callable, functionOf, revived } from './functions.cjs';
-import { addFailures, addResult, refuseWrites } from './results.cjs';
+import { addFailures, addResult, refuseIterator, refuseWrites } from './results.cjs';
 
 /** Bytes before a task's arguments: its number, its function's, how many go by reference, length of the others. */
 const HEAD = 16;
@@ -76,15 +77,11 @@ async function settle(run: TaskRun, pending: unknown, nodeId: string): Promise<v
   }
 }
 
-function isThenable(value: unknown): boolean {
-  if ((typeof value !== 'object' || value === null) && typeof value !== 'function') return false;
-  return typeof (value as { then?: unknown }).then === 'function';
-}
-
 function finish(run: TaskRun, result: unknown): void {
   // Nobody takes the results of an aborted run.
   run.throwIfAborted();
   if (views.given) refuseWrites();
+  refuseIterator(result);
   const { execution } = run;
   const written = writeSmall(result);
   if (typeof written === 'number') {

@@ -35,9 +35,10 @@ fn resources(scope: Scope, pairs: Value) -> Result<Resources, Thrown> {
 
 raw_functions! {
     /// Prepares a call: name, function, resources as [name, amount, ...], and numbers: results (-1: one value), retries,
-    /// milliseconds that a run may take (-1: any), flags (1: tried again after errors, 2: after it ran too long); and the
-    /// environment's id (empty: the inherited one). Returns its number, good until `dropCall`.
-    fn prepare_call = c"prepareCall" (name, hash_bytes, needs, returns, retries, timeout, flags, env) |scope| {
+    /// milliseconds that a run may take (-1: any), flags (1: tried again after errors, 2: after it ran too long); the
+    /// environment's id (empty: the inherited one); and items of a stream that may be made before they are taken (0: it
+    /// gives no stream). Returns its number, good until `dropCall`.
+    fn prepare_call = c"prepareCall" (name, hash_bytes, needs, returns, retries, timeout, flags, env, stream) |scope| {
         let client = crate::runtime::client()?;
         let env = crate::envs::of(&client, &scope.get_string(env)?)?;
         let flags = scope.get_u32(flags)?;
@@ -49,6 +50,7 @@ raw_functions! {
             contains: Vec::new(),
             by_ref: Vec::new(),
             returns: optional(scope.get_f64(returns)?),
+            stream: Some(scope.get_u32(stream)?).filter(|buffered| *buffered > 0),
             resources: resources(scope, needs)?,
             env,
             unfit: client.unfit(env),

@@ -44,6 +44,17 @@ pub(crate) fn seal(client: &Client, draft: u32, id: ObjectId, owner: u32, parts:
     }
 }
 
+/// Calls `body` with the bytes of an open draft.
+pub(crate) fn with_data<R>(draft: u32, body: impl FnOnce(&[u8]) -> R) -> Result<R, Thrown> {
+    drafts(|drafts| drafts.open.get_mut(&draft).map(|space| body(space.data())))
+        .ok_or_else(|| Thrown::argument("an open draft"))
+}
+
+/// Gives the memory of an open draft back, which JavaScript does not see any more.
+pub(crate) fn discard(draft: u32) {
+    drop(drafts(|drafts| drafts.open.remove(&draft)));
+}
+
 fn detach(scope: Scope, buffer: Value) -> Result<(), Thrown> {
     // SAFETY: a buffer of the running call; drafts' buffers are never immutable.
     match unsafe { sys::napi_detach_arraybuffer(scope.env, buffer) } {

@@ -15,6 +15,7 @@ mod raw;
 mod runtime;
 mod small;
 mod state;
+mod streams;
 mod tasks;
 mod values;
 mod views;
@@ -35,6 +36,7 @@ pub fn export_raw(exports: Object<'_>, env: napi::Env) -> napi::Result<()> {
         port::FUNCTIONS,
         calls::FUNCTIONS,
         tasks::FUNCTIONS,
+        streams::FUNCTIONS,
         views::FUNCTIONS,
         output::FUNCTIONS,
     ] {

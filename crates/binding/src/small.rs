@@ -79,7 +79,9 @@ const OTHER: f64 = -2.0;
 /// the header of those by value; that header; then position, length and header of each by reference. `None` when it is
 /// another kind of task, or does not fit.
 fn write_task(id: ExecutionId, execution: &Execution, out: &mut [u8]) -> Option<usize> {
-    let TaskSpec { args, by_ref, returns: None, timed: false, retries_errors: false, .. } = &execution.spec else {
+    let TaskSpec { args, by_ref, returns: None, stream: None, timed: false, retries_errors: false, .. } =
+        &execution.spec
+    else {
         return None;
     };
     let args = plain_header(args)?;

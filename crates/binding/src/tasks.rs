@@ -9,6 +9,7 @@ use heliostat_proto::{Fact, Failure, ObjectId};
 use heliostat_runtime::{ExecutionId, Handle, Submission};
 
 use crate::calls;
+use crate::port;
 use crate::raw::{Scope, Thrown, Value, raw_functions};
 use crate::runtime::client;
 use crate::values::{read_blob, with_parts};
@@ -95,6 +96,9 @@ raw_functions! {
             let contains = given.parts.refs.to_vec();
             let submission = Submission { args, contains, by_ref, cancelled, parent, ..call.as_ref().clone() };
             let handles = client.submit(submission);
+            if let (Some(_), Some(port)) = (call.stream, port::of(scope.env)) {
+                client.open_stream(port, handles[0]);
+            }
             Ok(scope.array(handles.into_iter().map(|handle| scope.u32(handle))))
         })
     }
@@ -146,7 +150,7 @@ raw_functions! {
     }
 
     /// Takes the next task to run: `{ execution, taskId, attempt, jobId, name, function, args, positions, values,
-    /// returns, timed, retriesErrors }`; `undefined` when there is none.
+    /// returns, timed, retriesErrors, streams }`; `undefined` when there is none.
     fn next_task = c"nextTask" () |scope| {
         let client = client()?;
         // The pins live until all arguments have been read, which pins what is viewed.
@@ -178,6 +182,7 @@ raw_functions! {
         scope.set(object, c"returns", scope.number(spec.returns.map_or(-1.0, f64::from)));
         scope.set(object, c"timed", scope.bool(spec.timed));
         scope.set(object, c"retriesErrors", scope.bool(spec.retries_errors));
+        scope.set(object, c"streams", scope.bool(spec.stream.is_some()));
         Ok(object)
     }
 
@@ -207,9 +212,10 @@ raw_functions! {
                 let entry = all.entry(execution).or_default();
                 (entry.values.len() as u32, entry.inline)
             });
-            let spec = client.with_core(|core| core.execution(execution).map(|e| (e.spec.task, e.spec.seat)));
-            let (task, caller) = spec.ok_or_else(|| Thrown::argument("a running task"))?;
-            let id = task.object(index + 1);
+            let spec = client.with_core(|core| core.execution(execution).map(|e| (e.spec.task, e.spec.seat, e.spec.stream)));
+            let (task, caller, stream) = spec.ok_or_else(|| Thrown::argument("a running task"))?;
+            // That of a stream's end comes before its items.
+            let id = task.object(if stream.is_some() { 0 } else { index + 1 });
             let blob = if inline > MAX_INLINE { given.stored(&client, id, caller)? } else { given.blob(&client, id, caller)? };
             results(|all| {
                 let entry = all.entry(execution).or_default();

@@ -2,7 +2,7 @@
 
 use heliostat_client::{Client, NamedError, Parts, PutError};
 use heliostat_proto::blob::{BlobView, VIEW_MIN};
-use heliostat_proto::{Blob, Fact, Failure, Locator, ObjectId};
+use heliostat_proto::{Blob, Fact, Failure, Locator, ObjectId, digest};
 use heliostat_runtime::{Handle, Place};
 use heliostat_store::{Pin, PinError};
 
@@ -65,6 +65,22 @@ impl Given<'_> {
     /// The same, in the store however small it is.
     pub(crate) fn stored(&self, client: &Client, id: ObjectId, owner: u32) -> Result<Blob, Thrown> {
         self.lay_out(client, id, owner, Client::stored)
+    }
+
+    /// What its content comes to.
+    pub(crate) fn digest(&self) -> Result<u64, Thrown> {
+        let Parts { header, buffers, refs } = self.parts;
+        match self.draft {
+            Some(draft) => drafts::with_data(draft, |bytes| digest::of_value(header, refs.len(), [bytes])),
+            None => Ok(digest::of_value(header, refs.len(), buffers.iter().copied())),
+        }
+    }
+
+    /// The value is not wanted.
+    pub(crate) fn discard(&self) {
+        if let Some(draft) = self.draft {
+            drafts::discard(draft);
+        }
     }
 
     fn lay_out(

@@ -259,10 +259,18 @@ impl Client {
         self.shared.ports.take(port)
     }
 
-    /// Closes a mailbox and gives its waits up.
+    /// Closes a mailbox, and gives its waits and its streams up.
     pub fn close_port(&self, port: PortId) {
         let waits = self.shared.ports.close(port, || self.shared.bell.leave());
-        self.with_core(|core| waits.into_iter().for_each(|wait| core.end_wait(wait)));
+        let (streams, now) = (self.shared.ports.take_streams(port), self.now());
+        self.with_core(|core| {
+            for wait in waits {
+                core.end_wait(wait);
+            }
+            for stream in streams {
+                core.drop_stream(stream, now);
+            }
+        });
     }
 
     /// The news for a thread, oldest first.
@@ -277,8 +285,13 @@ impl Client {
 
     /// Waits in the background: `None` when there is nothing to wait for, else the port gets [`Event::Over`].
     pub fn wait(&self, port: PortId, handles: &[Handle], needed: usize, fail_fast: bool) -> Option<WaitId> {
+        self.expect(port, |core| core.wait(handles, needed, fail_fast, &*self.shared))
+    }
+
+    /// Waits in the background for what `open` says; see [`Self::wait`].
+    pub(crate) fn expect(&self, port: PortId, open: impl FnOnce(&mut Core) -> Option<WaitId>) -> Option<WaitId> {
         let wait = self.with_core(|core| {
-            let wait = core.wait(handles, needed, fail_fast, &*self.shared)?;
+            let wait = open(core)?;
             // Before the lock goes: the answer may come at once.
             self.shared.ports.expect(wait, port);
             Some(wait)
@@ -296,9 +309,18 @@ impl Client {
 
     /// Blocks the calling thread, whose port is given if it has one.
     pub fn block(&self, port: Option<PortId>, handles: &[Handle], timeout: Option<Duration>) -> Blocked {
+        self.block_until(port, timeout, |core| core.wait(handles, handles.len(), true, &*self.shared))
+    }
+
+    /// Blocks the calling thread until what `open` waits for is there.
+    pub(crate) fn block_until(
+        &self,
+        port: Option<PortId>,
+        timeout: Option<Duration>,
+        open: impl FnOnce(&mut Core) -> Option<WaitId>,
+    ) -> Blocked {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let (wait, aborts) =
-            self.with_core(|core| (core.wait(handles, handles.len(), true, &*self.shared), core.aborts()));
+        let (wait, aborts) = self.with_core(|core| (open(core), core.aborts()));
         let Some(wait) = wait else { return Blocked::Over };
         self.shared.blocked.fetch_add(1, Ordering::AcqRel);
         self.shared.look_at_waits();
@@ -512,6 +534,8 @@ impl Shared {
                     woken = true;
                     self.ports.wait_over(wait);
                 }
+                // That thread keeps the time.
+                Action::Tick => self.daemon.wake(),
                 Action::Execute(_) | Action::Forgotten => self.ports.tell_main(Event::Task),
                 Action::Abort => {
                     woken = true;

@@ -20,6 +20,7 @@ mod ports;
 mod restores;
 mod room;
 mod rpc;
+mod streams;
 mod values;
 mod watch;
 

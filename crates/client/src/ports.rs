@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use heliostat_runtime::WaitId;
+use heliostat_runtime::{Handle, WaitId};
 
 use crate::restores::RestoreId;
 
@@ -51,6 +51,8 @@ struct State {
     ports: HashMap<PortId, Port>,
     next: PortId,
     waits: HashMap<WaitId, PortId>,
+    /// Streams whose items the threads take.
+    streams: HashMap<Handle, PortId>,
     main: Option<PortId>,
     /// The port whose event loop takes what other processes send.
     attended: Option<PortId>,
@@ -110,6 +112,22 @@ impl Ports {
             state.waits.remove(wait);
         }
         waits
+    }
+
+    /// A thread takes the items of a stream, as long as it lives.
+    pub(crate) fn attach(&self, stream: Handle, port: PortId) {
+        self.lock().streams.insert(stream, port);
+    }
+
+    /// It takes no more.
+    pub(crate) fn detach(&self, stream: Handle) {
+        self.lock().streams.remove(&stream);
+    }
+
+    /// The streams that a thread has open, which it does not take any more.
+    pub(crate) fn take_streams(&self, id: PortId) -> Vec<Handle> {
+        let mut state = self.lock();
+        state.streams.extract_if(|_, port| *port == id).map(|(stream, _)| stream).collect()
     }
 
     pub(crate) fn expect(&self, wait: WaitId, port: PortId) {

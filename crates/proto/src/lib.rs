@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod blob;
+pub mod digest;
 mod env;
 pub mod frame;
 mod id;

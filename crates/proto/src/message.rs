@@ -6,7 +6,7 @@ use crate::value::{Blob, Failure, RefEntry, Value};
 use crate::{EnvId, EnvSpec, JobId, NodeId, ObjectId, TaskId, WorkerId};
 
 /// Version of these messages; processes of different versions refuse each other.
-pub const PROTOCOL_VERSION: u32 = 5;
+pub const PROTOCOL_VERSION: u32 = 6;
 
 /// What a process is in the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -484,6 +484,26 @@ pub enum WorkerActivity {
 /// A function's identity: the hash of its text and what it captured.
 pub type FunctionHash = [u8; 32];
 
+/// How a run gives items instead of values, to the process that takes them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamSpec {
+    /// How many items it may make until [`ToPeer::Credit`] allows more.
+    pub limit: u64,
+    /// Items of an earlier run that are there: these are made again and compared, not sent.
+    pub known: u64,
+    /// Whether items may come to be compared, so that their digests are wanted.
+    pub digests: bool,
+}
+
+/// One item of a stream.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Item {
+    /// The item.
+    pub blob: Blob,
+    /// What its content comes to, see [`crate::digest`].
+    pub digest: u64,
+}
+
 /// A task as it goes to the process that runs it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TaskSpec {
@@ -505,6 +525,8 @@ pub struct TaskSpec {
     pub follows: Vec<(u32, ObjectId)>,
     /// How many results the function's array is split into; `None` for the value itself.
     pub returns: Option<u32>,
+    /// Whether it gives items; its one result then says that it ended.
+    pub stream: Option<StreamSpec>,
     /// The caller's seat in the store: results that are stored belong to it, whatever becomes of the worker.
     pub seat: u32,
     /// Whether its running time is bounded: the worker tells when it begins.
@@ -593,12 +615,34 @@ pub enum ToPeer {
         /// The object.
         object: ObjectId,
     },
+    /// Items of a run, in their order.
+    Items {
+        /// The task.
+        task: TaskId,
+        /// Its run.
+        attempt: u32,
+        /// What all items that were known before come to in this run, once they were made again.
+        replayed: Option<u64>,
+        /// Those that are new.
+        items: Vec<Item>,
+    },
+    /// A run may make more items.
+    Credit {
+        /// The task.
+        task: TaskId,
+        /// Its run.
+        attempt: u32,
+        /// How many it may make in all.
+        limit: u64,
+    },
     /// The references inside the results of this task are registered with their owners.
     Taken {
         /// The task.
         task: TaskId,
         /// Its run.
         attempt: u32,
+        /// Those inside the item with this index alone; `None`: all of the run.
+        item: Option<u32>,
     },
     /// The sender holds references to these objects of the receiver; answered by [`Self::Borrowed`].
     Borrow {

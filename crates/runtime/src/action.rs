@@ -26,6 +26,8 @@ pub enum Action {
     Free(Locator),
     /// A wait is over.
     Wake(WaitId),
+    /// [`Core::tick`](crate::Core::tick) is to be called: there is something to do a little later.
+    Tick,
     /// A task arrived to be run.
     Execute(ExecutionId),
     /// The code of a running task is to be told that it was aborted: see [`Core::take_aborted`](crate::Core::take_aborted).

@@ -129,6 +129,12 @@ impl Core {
         }
     }
 
+    /// A run made what it must not have made: it counts no more, and its task has failed.
+    pub(crate) fn give_up(&mut self, id: u32, failure: Failure) {
+        self.abort_run(id, After::Nothing, false, true);
+        self.settle_failed(id, failure);
+    }
+
     fn time_out(&mut self, id: u32, now: u64) {
         let Some(task) = self.tasks.table.get(id) else { return };
         let again = task.retries_timeouts && task.retries_left != 0;

@@ -10,6 +10,7 @@ use crate::exec::Executions;
 use crate::hash::{HashMap, HashSet};
 use crate::lending::Lending;
 use crate::objects::{Count, Objects, Place, Released, owner_died};
+use crate::streams::Streams;
 use crate::tasks::{Done, Tasks};
 use crate::unread::Unread;
 use crate::waits::Waits;
@@ -75,6 +76,7 @@ pub struct Core {
     pub(crate) tasks: Tasks,
     pub(crate) executions: Executions,
     pub(crate) unread: Unread,
+    pub(crate) streams: Streams,
     pub(crate) functions: HashMap<FunctionHash, Function>,
     /// Functions that each process has.
     pub(crate) defined: HashMap<WorkerId, HashSet<FunctionHash>>,
@@ -120,6 +122,8 @@ pub struct Counts {
     pub executions: usize,
     /// Leases.
     pub leases: usize,
+    /// Streams whose items may be taken.
+    pub streams: usize,
 }
 
 impl Core {
@@ -132,6 +136,7 @@ impl Core {
             tasks: Tasks::default(),
             executions: Executions::default(),
             unread: Unread::default(),
+            streams: Streams::default(),
             functions: HashMap::default(),
             defined: HashMap::default(),
             unconfirmed: HashMap::default(),
@@ -165,6 +170,7 @@ impl Core {
             functions: self.functions.len(),
             executions: self.executions.len(),
             leases: self.tasks.lease_count(),
+            streams: self.streams.len(),
         }
     }
 
@@ -529,7 +535,11 @@ impl Core {
                     self.free(handle);
                 }
             }
-            ToPeer::Taken { task, attempt } => self.on_taken(peer, task, attempt),
+            ToPeer::Items { task, attempt, replayed, items } => {
+                self.on_items(peer, (task, attempt), replayed, items, look);
+            }
+            ToPeer::Credit { task, attempt, limit } => self.on_credit(peer, (task, attempt), limit),
+            ToPeer::Taken { task, attempt, item } => self.on_taken(peer, (task, attempt), item),
             ToPeer::Paused { waiting, returned } => self.on_paused(peer, waiting, &returned, now),
             ToPeer::Borrow { objects } => {
                 for id in &objects {
@@ -602,6 +612,7 @@ impl Core {
     /// The node ended: whatever has no value yet fails, and so does what is asked of it from now on.
     pub fn on_node_gone(&mut self, failure: &Failure) {
         self.gone = Some(failure.clone());
+        self.end_streams(failure);
         for handle in self.objects.pending() {
             self.resolve(handle, Value::Failed(Box::new(failure.clone())), &NoValues);
         }

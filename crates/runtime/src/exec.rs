@@ -11,8 +11,12 @@ use crate::following::Kept;
 use crate::hash::HashMap;
 use crate::leases::STALLED_MS;
 use crate::objects::Count;
+use crate::produce::Production;
 use crate::received::{FunctionNumber, Received};
 use crate::slab::Slab;
+
+/// The item of a run, or `None` for its end, and a reference inside.
+type HeldFor = (Option<u32>, Handle);
 
 /// What runs, or waits to run, here.
 #[derive(Debug, Default)]
@@ -22,8 +26,9 @@ pub(crate) struct Executions {
     /// For tasks that follow others.
     pub(crate) kept: Kept,
     pub(crate) received: Received,
-    /// References inside results that their new holder has not registered yet.
-    results: HashMap<(WorkerId, TaskId, u32), Vec<Handle>>,
+    /// References inside results that their new holder has not registered yet: those of its end, and those of items by
+    /// their index.
+    results: HashMap<(WorkerId, TaskId, u32), Vec<HeldFor>>,
     /// The running task waits for objects.
     pub(crate) paused: bool,
     /// Runs that were aborted while they were under way.
@@ -56,11 +61,13 @@ pub struct Execution {
     pub(crate) holds: Vec<Handle>,
     /// Tasks that it submitted so far.
     pub(crate) children: u64,
-    aborted: Option<Abort>,
+    pub(crate) aborted: Option<Abort>,
+    /// What it made so far, if it gives items.
+    pub(crate) production: Option<Production>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Abort {
+pub(crate) struct Abort {
     late: bool,
     recursive: bool,
     /// Its code knows.
@@ -94,7 +101,9 @@ impl Core {
             self.executions.kept.begin(caller);
         }
         let function = self.executions.received.number(&spec.function);
-        let execution = Execution { caller: Some(caller), spec, function, holds, children: 0, aborted: None };
+        let production = spec.stream.map(Production::new);
+        let execution =
+            Execution { caller: Some(caller), spec, function, holds, children: 0, aborted: None, production };
         let id = self.executions.table.insert(execution);
         self.executions.queue.push_back(id);
         self.actions.push(Action::Execute(id));
@@ -190,15 +199,21 @@ impl Core {
         for (peer, returned) in returned {
             self.send(peer, ToPeer::Paused { waiting, returned });
         }
-        if let Some(execution) = self.executions.table.get_mut(id) {
-            let told = execution.aborted.is_some_and(|abort| abort.told);
-            execution.aborted = Some(Abort { late, recursive, told });
-        }
-        self.executions.aborts += 1;
-        self.actions.push(Action::Abort);
+        self.abort_execution(id, late, recursive);
         if recursive {
             self.cancel_children(task, now);
         }
+    }
+
+    /// The code of a run that is under way is to be told.
+    fn abort_execution(&mut self, id: ExecutionId, late: bool, recursive: bool) {
+        let Some(execution) = self.executions.table.get_mut(id) else { return };
+        let told = execution.aborted.is_some_and(|abort| abort.told);
+        execution.aborted = Some(Abort { late, recursive, told });
+        let waits = execution.production.as_mut().map(|production| std::mem::take(&mut production.waits));
+        self.wake(waits.unwrap_or_default());
+        self.executions.aborts += 1;
+        self.actions.push(Action::Abort);
     }
 
     /// The runs whose code is to be told that they were aborted.
@@ -287,12 +302,7 @@ impl Core {
             if contains.is_empty() && !again {
                 self.executions.kept.add(caller, task, &values);
             }
-            if !contains.is_empty() {
-                for handle in contains {
-                    self.objects.add(*handle, Count::Held);
-                }
-                self.executions.results.insert((caller, task, attempt), contains.to_vec());
-            }
+            self.hold_for(caller, (task, attempt), None, contains);
             self.send_gated(caller, ToPeer::Done { task, attempt, values, nanos, again });
         } else {
             self.discard(&values);
@@ -311,8 +321,28 @@ impl Core {
         }
     }
 
-    pub(crate) fn on_taken(&mut self, caller: WorkerId, task: TaskId, attempt: u32) {
-        for handle in self.executions.results.remove(&(caller, task, attempt)).unwrap_or_default() {
+    /// Keeps references inside a result or an item until their new holder has registered them.
+    pub(crate) fn hold_for(&mut self, caller: WorkerId, run: (TaskId, u32), item: Option<u32>, contains: &[Handle]) {
+        if contains.is_empty() {
+            return;
+        }
+        for handle in contains {
+            self.objects.add(*handle, Count::Held);
+        }
+        let held = self.executions.results.entry((caller, run.0, run.1)).or_default();
+        held.extend(contains.iter().map(|handle| (item, *handle)));
+    }
+
+    pub(crate) fn on_taken(&mut self, caller: WorkerId, run: (TaskId, u32), item: Option<u32>) {
+        let key = (caller, run.0, run.1);
+        let Some(held) = self.executions.results.get_mut(&key) else { return };
+        let all = std::mem::take(held);
+        let (taken, left): (Vec<HeldFor>, _) = all.into_iter().partition(|(of, _)| item.is_none() || *of == item);
+        *held = left;
+        if held.is_empty() {
+            self.executions.results.remove(&key);
+        }
+        for (_, handle) in taken {
             self.drop_count(handle, Count::Held);
         }
     }
@@ -334,11 +364,15 @@ impl Core {
                 }
             } else if let Some(execution) = self.executions.table.get_mut(id) {
                 execution.caller = None;
+                // Nobody would ever give it room.
+                if execution.production.is_some() {
+                    self.abort_execution(id, false, true);
+                }
             }
         }
         let gone: Vec<_> = self.executions.results.keys().filter(|key| key.0 == peer).copied().collect();
         for (caller, task, attempt) in gone {
-            self.on_taken(caller, task, attempt);
+            self.on_taken(caller, (task, attempt), None);
         }
     }
 }

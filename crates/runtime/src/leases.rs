@@ -10,7 +10,7 @@ use heliostat_proto::{Blob, EnvId, Failure, TaskId, Value, WorkerId};
 use crate::action::Action;
 use crate::core::{Core, Look, Values, refs_in};
 use crate::pressure;
-use crate::tasks::{After, Done, Stage, Tasks};
+use crate::tasks::{After, Done, Stage, Task, Tasks};
 
 /// Lease requests of one shape that are open at a time; the daemon caps workers far below.
 const MAX_REQUESTS: usize = 64;
@@ -100,7 +100,13 @@ impl Tasks {
         let id = *self.by_id.get(&run.0)?;
         let task = self.table.get(id).filter(|task| task.spec.attempt == run.1)?;
         let Stage::Sent(lease) = task.stage else { return None };
-        (self.leases.get(&lease)?.worker == worker).then_some((id, lease))
+        (self.maker(task)? == worker).then_some((id, lease))
+    }
+
+    /// The process that a task's run is with.
+    pub(crate) fn maker(&self, task: &Task) -> Option<WorkerId> {
+        let Stage::Sent(lease) = task.stage else { return None };
+        Some(self.leases.get(&lease)?.worker)
     }
 
     /// A run is not with its worker any more.
@@ -184,6 +190,7 @@ impl Core {
         }
         let Some(task) = self.tasks.table.get_mut(id) else { return };
         task.stage = Stage::Sent(lease);
+        spec.stream = self.streams.start(task);
         let retriable = task.retries_left != 0;
         if let Some(entry) = self.tasks.leases.get_mut(&lease) {
             let retriable = retriable && (entry.retriable || entry.in_flight.is_empty());
@@ -291,7 +298,7 @@ impl Core {
         let Some((id, lease)) = self.tasks.sent_to(worker, (task, attempt)) else {
             // Of an attempt that was given up: its bytes are nobody's.
             self.discard(&values);
-            return self.send_gated(worker, ToPeer::Taken { task, attempt });
+            return self.send_gated(worker, ToPeer::Taken { task, attempt, item: None });
         };
         self.tasks.take_from_lease(id, lease);
         let Some(entry) = self.tasks.leases.get_mut(&lease) else { return };
@@ -305,14 +312,15 @@ impl Core {
                 Some(After::Nothing) => self.remove_task(id),
                 Some(After::Retry) | None => self.retry(id, now),
             }
-            self.send_gated(worker, ToPeer::Taken { task, attempt });
+            self.send_gated(worker, ToPeer::Taken { task, attempt, item: None });
         } else {
             self.tasks.note_duration(function, nanos);
+            let values = self.checked_end(id, values);
             let with_refs = values.iter().any(|value| !refs_in(value, look).is_empty());
             self.settle_task(id, values, look);
             self.remove_task(id);
             if with_refs {
-                self.send_gated(worker, ToPeer::Taken { task, attempt });
+                self.send_gated(worker, ToPeer::Taken { task, attempt, item: None });
             }
         }
         if recalled && idle {
@@ -330,10 +338,11 @@ impl Core {
         let mut queued = 0;
         for (at, id) in entry.in_flight.into_iter().enumerate() {
             self.tasks.set_due(id, None);
+            // Also of those behind: the end of the first may have been lost on its way.
+            self.free_sealed(id, look);
             let Some(task) = self.tasks.table.get_mut(id) else { continue };
             if at == 0 || task.aborted.is_some() {
                 let (after, retries_left, spec) = (task.aborted, task.retries_left, task.spec.clone());
-                self.free_sealed(id, look);
                 match after {
                     Some(After::Nothing) => self.remove_task(id),
                     None if retries_left == 0 => {
@@ -366,7 +375,8 @@ impl Core {
             self.pump(shape, now);
         }
         self.look_at_deadlines(now);
-        let look_again = [self.look_at_queue(now), self.tell_lending(now)].into_iter().flatten().min();
+        let look_again =
+            [self.look_at_queue(now), self.tell_lending(now), self.tell_credits(now)].into_iter().flatten().min();
         let is_idle = |lease: &Lease| lease.in_flight.is_empty();
         let idle: Vec<u64> = self
             .tasks

@@ -13,6 +13,7 @@ use crate::leases::{Lease, Shape};
 use crate::objects::{Count, Place};
 use crate::pressure::OUT_OF_MEMORY;
 use crate::slab::Slab;
+use crate::streams::Supply;
 
 /// First back-off of a retry in milliseconds; doubled each time up to the last.
 const BACKOFF_MS: (u64, u64) = (20, 5_000);
@@ -34,6 +35,9 @@ pub struct Submission {
     pub by_ref: Vec<(u32, Handle)>,
     /// `None`: one reference for the value; else the result is an array of this length.
     pub returns: Option<u32>,
+    /// Whether it gives a stream of items, and how many of them may be made before they are taken. Its one reference
+    /// then tells of its end, and names the stream.
+    pub stream: Option<u32>,
     /// What it takes while it runs.
     pub resources: Resources,
     /// The environment that its worker was started for.
@@ -110,6 +114,8 @@ pub(crate) struct Task {
     pub(crate) aborted: Option<After>,
     /// The worker is killed if the aborted run is under way.
     pub(crate) force: bool,
+    /// What came of its items, if it gives a stream.
+    pub(crate) supply: Option<Supply>,
 }
 
 /// Where a task is.
@@ -170,7 +176,8 @@ impl Core {
         let parent = submission.parent.and_then(|id| self.execution(id));
         let cancelled = submission.cancelled || parent.is_some_and(Execution::cancels_children);
         let parent = parent.map(|execution| execution.spec.task);
-        let returns: Vec<Handle> = (1..=submission.returns.unwrap_or(1))
+        let indices = if submission.stream.is_some() { 0..=0 } else { 1..=submission.returns.unwrap_or(1) };
+        let returns: Vec<Handle> = indices
             .map(|index| {
                 let handle = self.objects.create(id.object(index), None, Count::Local);
                 // Counted by the task until it ended, so that a result that nobody wants any more is taken and freed.
@@ -195,11 +202,16 @@ impl Core {
             by_ref: Vec::new(),
             follows: Vec::new(),
             returns: submission.returns,
+            stream: None,
             seat: self.me.seat,
             timed: submission.timeout.is_some(),
             retries_errors: submission.retries_errors,
         };
         let by_ref = submission.by_ref;
+        let supply = submission.stream.map(|buffered| {
+            self.open_stream(returns[0], id, buffered);
+            Supply::new(returns[0], submission.max_retries != 0)
+        });
         let task = self.tasks.table.insert(Task {
             spec,
             by_ref: by_ref.clone(),
@@ -216,6 +228,7 @@ impl Core {
             due: None,
             aborted: None,
             force: false,
+            supply,
         });
         self.tasks.by_id.insert(id, task);
         if let Some(failure) = self.gone.clone().or(submission.unfit.map(|failure| *failure)) {
@@ -312,10 +325,16 @@ impl Core {
     pub(crate) fn settle_task(&mut self, id: u32, values: Vec<Value>, look: Look<'_>) {
         let Some(task) = self.tasks.table.get_mut(id) else { return };
         let returns = std::mem::take(&mut task.returns);
+        let stream = task.supply.as_ref().map(|supply| supply.stream);
         debug_assert_eq!(values.len(), returns.len());
         if values.iter().any(|value| matches!(value, Value::Failed(_))) {
             let name = task.spec.name.clone();
-            self.note_failed(&returns, &values, name);
+            let last = stream.and_then(|stream| self.fail_stream(stream, &values[0]));
+            let failed: Vec<Handle> = returns.iter().copied().chain(last).collect();
+            self.note_failed(&failed, &values, name);
+        }
+        if let Some(stream) = stream {
+            self.end_stream(stream);
         }
         for (handle, value) in returns.into_iter().zip(values) {
             // free() may have settled it already: then the late bytes are nobody's.
@@ -383,15 +402,22 @@ impl Core {
         task.spec.attempt += 1;
         task.failures += 1;
         task.aborted = None;
+        let stream = task.supply.as_ref().map(|supply| supply.stream);
         let backoff = (first << (task.failures - 1).min(10)).min(last);
         task.stage = Stage::Delayed(now + backoff);
         self.tasks.delayed.insert((now + backoff, id));
+        if let Some(stream) = stream {
+            self.drop_unmakeable(stream);
+        }
     }
 
     /// Of a run that ended with its worker: what it had sealed and could not tell of any more is ours, and nobody's value.
     pub(crate) fn free_sealed(&mut self, id: u32, look: Look<'_>) {
         let Some(task) = self.tasks.table.get(id) else { return };
-        let results = 1..=task.spec.returns.unwrap_or(1);
+        let results = match &task.supply {
+            Some(supply) => supply.unseen(),
+            None => 1..=task.spec.returns.unwrap_or(1),
+        };
         let sealed = results.filter_map(|index| look.lookup(&task.spec.task.object(index)));
         self.actions.extend(sealed.map(Action::Free));
     }

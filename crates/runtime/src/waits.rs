@@ -75,6 +75,21 @@ impl Core {
         }
     }
 
+    /// A wait for something else than references, which [`Self::wake`] ends.
+    pub(crate) fn open_wait(&mut self) -> WaitId {
+        self.waits.table.insert(Wait { handles: Vec::new(), missing: 1, fail_fast: false, over: false })
+    }
+
+    /// Ends waits of [`Self::open_wait`].
+    pub(crate) fn wake(&mut self, waits: Vec<WaitId>) {
+        for id in waits {
+            if let Some(wait) = self.waits.table.get_mut(id) {
+                wait.over = true;
+                self.actions.push(Action::Wake(id));
+            }
+        }
+    }
+
     /// Whether the wait is over; unknown waits are.
     pub fn is_over(&self, id: WaitId) -> bool {
         self.waits.table.get(id).is_none_or(|wait| wait.over)
@@ -83,6 +98,11 @@ impl Core {
     /// Gives a wait up, over or not.
     pub fn end_wait(&mut self, id: WaitId) {
         let Some(wait) = self.waits.table.remove(id) else { return };
+        if wait.handles.is_empty() && !wait.over {
+            // Its number is used again: nobody may keep it.
+            self.streams.forget_wait(id);
+            self.executions.forget_wait(id);
+        }
         let mut released = Vec::new();
         self.objects.end_watch(id, &mut released);
         self.after_release(released);

@@ -43,7 +43,14 @@ export interface Analysis extends FunctionSyntax {
 
 /** Analyses the text of a function. */
 export function analyse(text: string): Analysis {
-  return new Analyser(parseFunction(text)).run();
+  const syntax = parseFunction(text);
+  const own = syntax.form === Form.Expression ? (syntax.root['id']?.name as string | undefined) : undefined;
+  // Only a declaration can put something else in its own place, as Babel's helpers do: its name is a variable around it.
+  if (own !== undefined && syntax.text.replaceAll(/\s/g, '').includes(`${own}=`)) {
+    const analysis = new Analyser(syntax, true).run();
+    if (analysis.references.some(({ name, written }) => written && name === own)) return analysis;
+  }
+  return new Analyser(syntax, false).run();
 }
 
 class Names {
@@ -80,8 +87,12 @@ class Analyser {
   private inRootMethod = false;
   private eager = false;
 
-  constructor(syntax: FunctionSyntax) {
+  /** Whether the name of the function itself is looked up around it. */
+  private readonly replacesItself: boolean;
+
+  constructor(syntax: FunctionSyntax, replacesItself: boolean) {
     this.syntax = syntax;
+    this.replacesItself = replacesItself;
   }
 
   run(): Analysis {
@@ -206,7 +217,8 @@ class Analyser {
 
   private visitFunction(node: SyntaxNode, outer: Names, isRoot = false): void {
     let names = outer;
-    if (node.type === 'FunctionExpression' && node['id']) {
+    const isReplaced = this.replacesItself && node === this.syntax.root;
+    if (node.type === 'FunctionExpression' && node['id'] && !isReplaced) {
       names = new Names(names);
       names.add(node['id'].name);
     }

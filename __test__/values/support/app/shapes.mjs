@@ -322,6 +322,12 @@ class ShadowToo extends Shadow {
 const shadow = new ShadowToo();
 globalThis.userGlobal = { q: 1 };
 
+// biome-ignore lint/suspicious/noFunctionAssign: what Babel makes of asynchronous functions does so
+function replaced(x) {
+  replaced = (y) => y * 10;
+  return replaced(x);
+}
+
 export const shapes = [
   { name: 'arrow with a captured const', run: (x) => x * K, args: [4] },
   {
@@ -331,6 +337,7 @@ export const shapes = [
     },
     args: [4],
   },
+  { name: 'function that replaces itself', run: (x) => [replaced(x), replaced(x)], args: [2] },
   { name: 'async function', run: async (x) => (await null, x + K), args: [1] },
   {
     name: 'generator',

@@ -261,6 +261,7 @@ impl Leased {
             by_ref: Vec::new(),
             follows: Vec::new(),
             returns: None,
+            stream: None,
             seat: 0,
             timed: false,
             retries_errors: false,

@@ -109,7 +109,7 @@ impl Cluster {
                 Action::Daemon(other) => panic!("unexpected {other:?}"),
                 Action::Free(locator) => self.freed.push(locator),
                 Action::Wake(wait) => drop(self.woken.insert((at, wait))),
-                Action::Execute(_) | Action::Forgotten | Action::Abort | Action::Unread => {}
+                Action::Execute(_) | Action::Forgotten | Action::Abort | Action::Unread | Action::Tick => {}
             }
         }
     }
@@ -164,6 +164,7 @@ impl Cluster {
             contains: contains.to_vec(),
             by_ref: by_ref.iter().enumerate().map(|(position, handle)| (position as u32, *handle)).collect(),
             returns: None,
+            stream: None,
             resources: Resources::new([("CPU".into(), 1.0)]),
             env: EnvId::default(),
             unfit: None,
