@@ -1,7 +1,7 @@
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import test from 'ava';
-import { useHiddenClasses } from '../../dist/values/hidden-classes.cjs';
+import { isModel, useHiddenClasses } from '../../dist/values/hidden-classes.cjs';
 import { roundTrip } from './support/peer.js';
 import { difference } from './support/same.js';
 
@@ -99,5 +99,15 @@ test.serial('code that the engine forgot is compiled again', (t) => {
   for (let round = 0; round < 5; round++) {
     for (let i = 0; i < 10; i++) collect();
     t.is(difference([fixed, [1]], roundTrip([fixed, [1]])), undefined);
+  }
+});
+
+test.serial('a value that is nested too deeply takes nothing from those after it', (t) => {
+  t.true(useHiddenClasses(true));
+  for (const wrap of [(inner: unknown) => ({ inner }), (inner: unknown) => [inner]]) {
+    let value: unknown = 1;
+    for (let depth = 0; depth < 100_000; depth++) value = wrap(value);
+    t.throws(() => roundTrip(value), { message: /nested too deeply/ });
+    t.true(isModel({ a: 1 }));
   }
 });

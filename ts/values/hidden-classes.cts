@@ -6,6 +6,7 @@
  * The two functions of V8 behind it have no name in the language. They are compiled once, in a moment in which the
  * engine's parser knows their names; where an engine refuses, nothing is alike, and everything is looked at.
  */
+import { types } from 'node:util';
 import { setFlagsFromString } from 'node:v8';
 import { Script } from 'node:vm';
 import { isNativeText } from './kinds.cjs';
@@ -27,14 +28,16 @@ let engine: Engine | undefined;
 function compile(): Engine | undefined {
   try {
     setFlagsFromString('--allow-natives-syntax');
-    const made = new Script(SOURCE, { filename: 'hidden-classes' }).runInThisContext() as Engine;
-    // Compiled while the names are known, and not at the first call. Nothing else would make them differ so.
-    const works = made.same([1], [2]) && !made.same([1], {}) && made.describes({ a: 1 });
-    return works && !made.same({ a: 1 }, { b: 1 }) ? made : undefined;
+    try {
+      const made = new Script(SOURCE, { filename: 'hidden-classes' }).runInThisContext() as Engine;
+      // Called, and so compiled, while the names are known.
+      const works = made.same([1], [2]) && !made.same([1], {}) && made.describes({ a: 1 });
+      return works && !made.same({ a: 1 }, { b: 1 }) ? made : undefined;
+    } finally {
+      setFlagsFromString('--no-allow-natives-syntax');
+    }
   } catch {
     return undefined;
-  } finally {
-    setFlagsFromString('--no-allow-natives-syntax');
   }
 }
 
@@ -51,9 +54,8 @@ export function isAlike(a: object, b: object): boolean {
   if (engine === undefined) return false;
   try {
     return engine.same(a, b);
-  } catch {
-    // The engine forgot code that nobody called for long, and cannot compile it again by itself.
-    return useHiddenClasses(true) && isAlike(a, b);
+  } catch (error) {
+    return isForgotten(error) && useHiddenClasses(true) && isAlike(a, b);
   }
 }
 
@@ -62,9 +64,16 @@ export function isModel(object: object): boolean {
   if (engine === undefined) return false;
   try {
     return engine.describes(object);
-  } catch {
-    return useHiddenClasses(true) && isModel(object);
+  } catch (error) {
+    return isForgotten(error) && useHiddenClasses(true) && isModel(object);
   }
+}
+
+/** The engine forgets code that nobody called for long, and cannot compile this again by itself. */
+function isForgotten(error: unknown): boolean {
+  if (types.isNativeError(error) && error.name === 'SyntaxError') return true;
+  // The stack is used up, which is the caller's to hear.
+  throw error;
 }
 
 /** One array of each kind that V8 tells apart by what the elements are. */

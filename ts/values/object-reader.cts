@@ -23,20 +23,23 @@ import { MalformedHeader, Refusal } from './refusal.cjs';
 import type { AnySerializer } from './serializers.cjs';
 import { DESERIALIZE, learnSerializer } from './serializers.cjs';
 
+const { set: setEntry } = Map.prototype;
+const { add: addItem } = Set.prototype;
+
 defineReaders({
   [Tag.Map](reader) {
     const length = reader.count(2);
     const map = reader.adopt(new Map<unknown, unknown>());
     for (let i = 0; i < length; i++) {
       const key = reader.value();
-      Map.prototype.set.call(map, key, reader.value());
+      setEntry.call(map, key, reader.value());
     }
     return map;
   },
   [Tag.Set](reader) {
     const length = reader.count();
     const set = reader.adopt(new Set<unknown>());
-    for (let i = 0; i < length; i++) Set.prototype.add.call(set, reader.value());
+    for (let i = 0; i < length; i++) addItem.call(set, reader.value());
     return set;
   },
   [Tag.Date]: (reader) => reader.adopt(new Date(reader.double())),

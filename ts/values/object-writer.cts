@@ -377,10 +377,15 @@ function writeMap(out: Writer, map: Map<unknown, unknown>): void {
   out.path.depth++;
   for (let i = 0; i < keys.length; i++) {
     const key: unknown = keys[i];
-    if (typeof key === 'object' && key !== null) out.path.at(Step.MapKey, undefined, i);
-    out.value(key);
-    out.path.at(Step.MapValue, key, i);
-    out.likeLast(values[i]);
+    if (!out.scalar(key)) {
+      out.path.at(Step.MapKey, undefined, i);
+      out.value(key);
+    }
+    const held: unknown = values[i];
+    if (!out.scalar(held)) {
+      out.path.at(Step.MapValue, key, i);
+      out.likeLast(held);
+    }
   }
   out.path.depth--;
 }
@@ -392,8 +397,10 @@ function writeSet(out: Writer, set: Set<unknown>): void {
   out.varint(items.length);
   out.path.depth++;
   for (let i = 0; i < items.length; i++) {
+    const item: unknown = items[i];
+    if (out.scalar(item)) continue;
     out.path.at(Step.SetItem, undefined, i);
-    out.likeLast(items[i]);
+    out.likeLast(item);
   }
   out.path.depth--;
 }

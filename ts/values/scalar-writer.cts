@@ -8,6 +8,14 @@ export class ScalarWriter extends ByteWriter {
   readonly buffers = new BufferTable();
   private readonly longTexts = new LongTexts();
 
+  /** Writes a string or a number; says whether it was one. They need no place in the path: nothing about them is refused. */
+  scalar(value: unknown): boolean {
+    if (typeof value === 'string') this.text(value);
+    else if (typeof value === 'number') this.number(value);
+    else return false;
+    return true;
+  }
+
   /** A string that is a value: a long one goes out of band. */
   text(value: string): void {
     if (value.length < LONG_TEXT / 2) this.string(value, Tag.Latin1);

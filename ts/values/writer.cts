@@ -374,17 +374,12 @@ export class Writer extends ScalarWriter {
     }
     for (let i = 0; i < length; i++) {
       const held = this.stack[base + i];
-      if (typeof held === 'string') {
-        this.text(held);
-      } else if (typeof held === 'number') {
-        this.number(held);
-      } else {
-        path.at(Step.Property, keys[i]);
-        if (typeof held === 'function') this.holder = value;
-        this.hint = hints[i];
-        this.value(held);
-        if (typeof held === 'object' && held !== null) hints[i] = this.last;
-      }
+      if (this.scalar(held)) continue;
+      path.at(Step.Property, keys[i]);
+      if (typeof held === 'function') this.holder = value;
+      this.hint = hints[i];
+      this.value(held);
+      if (typeof held === 'object' && held !== null) hints[i] = this.last;
     }
     path.depth--;
   }
@@ -447,10 +442,7 @@ export class Writer extends ScalarWriter {
     let shape = this.hint;
     for (let i = 0; i < length; i++) {
       const element = value[i];
-      if (typeof element === 'string') {
-        this.text(element);
-        continue;
-      }
+      if (this.scalar(element)) continue;
       path.at(Step.Index, undefined, i);
       if (typeof element === 'function') this.holder = value;
       this.hint = shape;
