@@ -10,7 +10,7 @@ import { hasImmutableBuffers, IMMUTABLE_FLAG, shareTransfer } from './immutable.
 import { atExit, native, thread } from './native.cjs';
 import { endSession, setEnded } from './object-ref.cjs';
 import { outer } from './realm.cjs';
-import { checkRuntimeEnv, inheritEnv, settled } from './runtime-env.cjs';
+import { checkRuntimeEnv, inheritEnv, settled, withoutValues } from './runtime-env.cjs';
 import * as system from './system.cjs';
 import { setCapacity, setInlineLimit, translated } from './transfer.cjs';
 import type { Context, InitOptions } from './types.cjs';
@@ -240,12 +240,17 @@ function rejoin(current: Membership, given: InitOptions): Context {
     if (name === 'ignoreReinit') continue;
     if (!isDeepStrictEqual(rest[name], current.options[name])) {
       throw new AlreadyInitializedError(
-        `heliostat is already initialized with ${name} ${JSON.stringify(current.options[name]) ?? 'unset'}, init() asks for ${JSON.stringify(rest[name]) ?? 'unset'}`,
+        `heliostat is already initialized with ${name} ${shown(current.options, name)}, init() asks for ${shown(rest, name)}`,
         { hint: 'await shutdown() first, or pass ignoreReinit: true to use the running session' },
       );
     }
   }
   return current.context;
+}
+
+function shown(options: InitOptions, name: keyof InitOptions): string {
+  const value = name === 'runtimeEnv' ? withoutValues(options.runtimeEnv) : options[name];
+  return JSON.stringify(value) ?? 'unset';
 }
 
 function startEmbedded(options: InitOptions): ReturnType<typeof native.startNode> {
