@@ -27,7 +27,7 @@ function build(failure: RawFailure, thrown: unknown, site: CallSite | undefined)
   if (failure.hint !== undefined) options['hint'] = failure.hint;
   if (failure.thrown !== undefined) options['cause'] = thrown;
   // What native code says of a cause is its text.
-  if (typeof options['cause'] === 'string') options['cause'] = causeOf(options['cause'], options);
+  else if (typeof options['cause'] === 'string') options['cause'] = causeOf(options['cause'], options);
   const type = classOfCode(failure.code);
   const error = new type(failure.message, options);
   if (types.isNativeError(thrown)) {

@@ -59,6 +59,11 @@ export function settled({ workingDir, envVars, execArgv }: RuntimeEnv): RuntimeE
   };
 }
 
+/** An environment as it stands in an error message: values of variables may be secrets. */
+export function withoutValues(env: RuntimeEnv | undefined): object | undefined {
+  return env?.envVars === undefined ? env : { ...env, envVars: Object.keys(env.envVars) };
+}
+
 /** Makes an environment known, over the inherited one, and gives its id for native code. Its directory is packed now. */
 export function prepareEnv(env: RuntimeEnv): string {
   return translated(() => native.prepareEnv(raw(env)));

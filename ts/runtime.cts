@@ -11,7 +11,7 @@ import { atExit, native, thread } from './native.cjs';
 import { endSession, setEnded } from './object-ref.cjs';
 import { outer } from './realm.cjs';
 import { setPutTimeout } from './room.cjs';
-import { checkRuntimeEnv, inheritEnv, settled } from './runtime-env.cjs';
+import { checkRuntimeEnv, inheritEnv, settled, withoutValues } from './runtime-env.cjs';
 import { biggestSites } from './sites.cjs';
 import { checkSpilling, spillSettings } from './spilling.cjs';
 import * as system from './system.cjs';
@@ -259,12 +259,17 @@ function rejoin(current: Membership, given: InitOptions): Context {
     if (name === 'ignoreReinit') continue;
     if (!isDeepStrictEqual(rest[name], current.options[name])) {
       throw new AlreadyInitializedError(
-        `heliostat is already initialized with ${name} ${JSON.stringify(current.options[name]) ?? 'unset'}, init() asks for ${JSON.stringify(rest[name]) ?? 'unset'}`,
+        `heliostat is already initialized with ${name} ${shown(current.options, name)}, init() asks for ${shown(rest, name)}`,
         { hint: 'await shutdown() first, or pass ignoreReinit: true to use the running session' },
       );
     }
   }
   return current.context;
+}
+
+function shown(options: InitOptions, name: keyof InitOptions): string {
+  const value = name === 'runtimeEnv' ? withoutValues(options.runtimeEnv) : options[name];
+  return JSON.stringify(value) ?? 'unset';
 }
 
 function startEmbedded(options: InitOptions): ReturnType<typeof native.startNode> {
