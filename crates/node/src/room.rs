@@ -53,6 +53,8 @@ struct Waiter {
     since: Instant,
     until: Option<Instant>,
     last: bool,
+    /// It waits only while objects are being spilled.
+    for_spilling: bool,
     /// The store's file was tried, in vain.
     no_file: bool,
     /// It is being tried: its answer comes from that.
@@ -132,8 +134,9 @@ impl Room {
         let number = self.next;
         self.next += 1;
         let since = Instant::now();
-        let (last, no_file, trying) = (false, false, false);
-        let waiter = Waiter { number, from, ticket, want, bytes, since, until, last, no_file, trying, error };
+        let (last, for_spilling, no_file, trying) = (false, false, false, false);
+        let waiter =
+            Waiter { number, from, ticket, want, bytes, since, until, last, for_spilling, no_file, trying, error };
         match self.position(from, ticket) {
             Some(at) => self.line[at] = Waiter { since: self.line[at].since, ..waiter },
             None => self.line.push_back(waiter),
@@ -240,7 +243,7 @@ impl Daemon {
         }
         let now = Instant::now();
         let impossible = bytes > self.config.store_capacity;
-        if patience.millis == 0 || impossible {
+        if patience.millis == 0 || impossible || patience.spilling && !self.spills() {
             if patience.ticket != 0 && !patience.last && !impossible {
                 self.room.enter(from, patience.ticket, Want::Nothing, bytes, Some(now + GRACE), error.clone());
             }
@@ -254,7 +257,7 @@ impl Daemon {
             let until = now + Duration::from_millis(patience.millis.into());
             self.room.enter(from, patience.ticket, Want::Memory { request, wish, seat }, bytes, Some(until), error);
             if let Some(waiter) = self.room.line.iter_mut().find(|waiter| waiter.number + 1 == self.room.next) {
-                waiter.last = patience.last;
+                (waiter.last, waiter.for_spilling) = (patience.last, patience.spilling);
             }
         }
         self.make_room();
@@ -391,14 +394,18 @@ impl Daemon {
     /// Answers those whose time is over.
     fn expire(&mut self) {
         let now = Instant::now();
-        let over = |waiter: &Waiter| !waiter.trying && waiter.until.is_some_and(|until| until <= now);
+        let spills = self.spills();
+        let over = |waiter: &Waiter| {
+            let late = waiter.until.is_some_and(|until| until <= now) || waiter.for_spilling && !spills;
+            late && !waiter.trying
+        };
         let numbers: Vec<u64> = self.room.line.iter().filter(|w| over(w)).map(|waiter| waiter.number).collect();
         for number in numbers {
             let Some(at) = self.room.line.iter().position(|waiter| waiter.number == number) else { continue };
             let waiter = &mut self.room.line[at];
             match waiter.want {
                 Want::Memory { request, .. } if !waiter.last && waiter.ticket != 0 => {
-                    (waiter.want, waiter.until) = (Want::Nothing, Some(now + GRACE));
+                    (waiter.want, waiter.until, waiter.for_spilling) = (Want::Nothing, Some(now + GRACE), false);
                     let (from, error) = (waiter.from, waiter.error.clone());
                     self.answer_lease(from, request, &Err(error));
                 }
@@ -424,12 +431,14 @@ impl Daemon {
         }
     }
 
+    /// Whether spilling makes room, or can.
+    fn spills(&self) -> bool {
+        self.spilling.is_busy() || self.spilling.may_help()
+    }
+
     /// Whether nothing makes room at the moment.
     fn is_still(&self) -> bool {
-        self.room.progress.elapsed() > STILL
-            && !self.spilling.is_busy()
-            && !self.spilling.may_help()
-            && !self.restores.is_reading()
+        self.room.progress.elapsed() > STILL && !self.spills() && !self.restores.is_reading()
     }
 
     /// Who reads does not wait for those who hold the memory: when nothing makes room, objects are brought back to the
