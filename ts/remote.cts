@@ -5,7 +5,7 @@ import { parentExecution } from './context.cjs';
 import { notYet } from './errors.cjs';
 import { noteArguments } from './large-arguments.cjs';
 import { native } from './native.cjs';
-import { type CallSite, handleOf, makeRef, ObjectRef, session } from './object-ref.cjs';
+import { handleOf, makeRef, ObjectRef, session } from './object-ref.cjs';
 import { Finalizers } from './realm.cjs';
 import { withRoom } from './room.cjs';
 import { current } from './runtime.cjs';

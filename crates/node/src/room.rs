@@ -28,6 +28,8 @@ const GRACE: Duration = Duration::from_secs(2);
 const STILL: Duration = Duration::from_secs(1);
 /// Pauses between two requests to let go of garbage: the first, doubled up to the last.
 const COLLECT: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(4));
+/// Of those who wait for other things than memory.
+const PLAIN: Patience = Patience { millis: 0, ticket: 0, last: false, spilling: false };
 /// How many holders of memory a refusal names.
 const HOLDERS: usize = 5;
 
@@ -52,9 +54,8 @@ struct Waiter {
     bytes: u64,
     since: Instant,
     until: Option<Instant>,
-    last: bool,
-    /// It waits only while objects are being spilled.
-    for_spilling: bool,
+    /// How it waits for memory.
+    patience: Patience,
     /// The store's file was tried, in vain.
     no_file: bool,
     /// It is being tried: its answer comes from that.
@@ -134,9 +135,8 @@ impl Room {
         let number = self.next;
         self.next += 1;
         let since = Instant::now();
-        let (last, for_spilling, no_file, trying) = (false, false, false, false);
-        let waiter =
-            Waiter { number, from, ticket, want, bytes, since, until, last, for_spilling, no_file, trying, error };
+        let (patience, no_file, trying) = (PLAIN, false, false);
+        let waiter = Waiter { number, from, ticket, want, bytes, since, until, patience, no_file, trying, error };
         match self.position(from, ticket) {
             Some(at) => self.line[at] = Waiter { since: self.line[at].since, ..waiter },
             None => self.line.push_back(waiter),
@@ -257,7 +257,7 @@ impl Daemon {
             let until = now + Duration::from_millis(patience.millis.into());
             self.room.enter(from, patience.ticket, Want::Memory { request, wish, seat }, bytes, Some(until), error);
             if let Some(waiter) = self.room.line.iter_mut().find(|waiter| waiter.number + 1 == self.room.next) {
-                (waiter.last, waiter.for_spilling) = (patience.last, patience.spilling);
+                waiter.patience = patience;
             }
         }
         self.make_room();
@@ -396,7 +396,7 @@ impl Daemon {
         let now = Instant::now();
         let spills = self.spills();
         let over = |waiter: &Waiter| {
-            let late = waiter.until.is_some_and(|until| until <= now) || waiter.for_spilling && !spills;
+            let late = waiter.until.is_some_and(|until| until <= now) || waiter.patience.spilling && !spills;
             late && !waiter.trying
         };
         let numbers: Vec<u64> = self.room.line.iter().filter(|w| over(w)).map(|waiter| waiter.number).collect();
@@ -404,8 +404,8 @@ impl Daemon {
             let Some(at) = self.room.line.iter().position(|waiter| waiter.number == number) else { continue };
             let waiter = &mut self.room.line[at];
             match waiter.want {
-                Want::Memory { request, .. } if !waiter.last && waiter.ticket != 0 => {
-                    (waiter.want, waiter.until, waiter.for_spilling) = (Want::Nothing, Some(now + GRACE), false);
+                Want::Memory { request, .. } if !waiter.patience.last && waiter.ticket != 0 => {
+                    (waiter.want, waiter.until, waiter.patience) = (Want::Nothing, Some(now + GRACE), PLAIN);
                     let (from, error) = (waiter.from, waiter.error.clone());
                     self.answer_lease(from, request, &Err(error));
                 }
@@ -464,7 +464,9 @@ impl Daemon {
                 waiter.trying.then_some(waiter.number)
             })
             .collect();
-        scattered.into_iter().for_each(|number| self.put_in_file(number));
+        for number in scattered {
+            self.put_in_file(number);
+        }
     }
 
     /// Who puts has the store's file as well where memory is free, but in too many pieces for the object.
