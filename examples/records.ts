@@ -1,7 +1,7 @@
-/** Records to be sorted: 512 bytes, of which the first four are the key. */
+/** Records to be sorted: a KiB each, of which the first four bytes are the key. */
 import { allocate, type Draft } from 'heliostat';
 
-export const RECORD = 512;
+export const RECORD = 1024;
 const WORDS = RECORD / 4;
 
 /** A key for a record's number, all over the range: the finalizer of MurmurHash3. */
@@ -40,20 +40,19 @@ export function sortRecords(
   }
   // Key and place in one number of 53 bits: numbers are sorted without calling anybody.
   const order = new Float64Array(count);
+  const sizes = new Array<number>(parts).fill(0);
   const places = 2 ** 21;
   if (count > places) throw new RangeError(`${count} records are more than ${places}`);
   for (const [i, input] of inputs.entries()) {
     const start = starts[i] as number;
-    for (let record = 0; record * WORDS < input.length; record += 1)
-      order[start + record] = (input[record * WORDS] as number) * places + start + record;
+    for (let record = 0; record * WORDS < input.length; record += 1) {
+      const key = input[record * WORDS] as number;
+      const part = Math.floor(((key - low) / (high - low)) * parts);
+      order[start + record] = key * places + start + record;
+      sizes[part] = (sizes[part] as number) + 1;
+    }
   }
   order.sort();
-  const sizes = new Array<number>(parts).fill(0);
-  const partOf = (key: number) => Math.floor(((key - low) / (high - low)) * parts);
-  for (const entry of order) {
-    const part = partOf(Math.floor(entry / places));
-    sizes[part] = (sizes[part] as number) + 1;
-  }
   let from = 0;
   return sizes.map((size) => {
     const draft = allocate(Uint32Array, size * WORDS);

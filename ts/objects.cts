@@ -19,7 +19,7 @@ import { adoptRef, type CallSite, handleOf, makeRef, ObjectRef, setGetter, siteO
 import { extentOf } from './range.cjs';
 import { withRoom, withRoomSoon } from './room.cjs';
 import { current, endWait, whenOver } from './runtime.cjs';
-import { callSite } from './sites.cjs';
+import { putSite } from './sites.cjs';
 import {
   fromRaw,
   fromRawSync,
@@ -66,7 +66,7 @@ function store(value: unknown, options: PutOptions | undefined): number {
 /** A reference of a value that was stored; of one in the store the place of the call is kept. */
 function refOf<T>(handle: number, from: CallableFunction | CallSite): ObjectRef<T> {
   if (native.refState(handle) !== IN_STORE) return makeRef(handle) as ObjectRef<T>;
-  const ref = makeRef(handle, typeof from === 'function' ? callSite(from) : from);
+  const ref = makeRef(handle, typeof from === 'function' ? putSite(from) : from);
   trackRef(ref);
   return ref as ObjectRef<T>;
 }
@@ -101,7 +101,7 @@ export async function putAsync<T>(
   const { timeoutMs, signal, ...rest } = options ?? {};
   checkPut(value, rest, 'putAsync()');
   // What called is not on the stack any more afterwards.
-  const site = callSite(putAsync);
+  const site = putSite(putAsync);
   return refOf(await withRoomSoon(() => store(value, rest), timeoutMs, signal), site);
 }
 

@@ -6,7 +6,7 @@ import { notYet } from './errors.cjs';
 import { isGenerator } from './generators.cjs';
 import { noteArguments } from './large-arguments.cjs';
 import { native } from './native.cjs';
-import { type CallSite, handleOf, makeRef, ObjectRef, session } from './object-ref.cjs';
+import { handleOf, makeRef, ObjectRef, session } from './object-ref.cjs';
 import { Finalizers } from './realm.cjs';
 import { withRoom } from './room.cjs';
 import { current } from './runtime.cjs';

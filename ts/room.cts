@@ -55,6 +55,12 @@ export function withRoom<R>(call: () => R): R {
   const [first, longest] = SLICES;
   const ticket = nextTicket();
   const end = now() + putTimeout;
+  try {
+    // Spilling comes before garbage, which takes a collection to be found.
+    return patiently(Math.min(longest, putTimeout), ticket, false, call, true);
+  } catch (error) {
+    if (refusal(error) === undefined) throw final(error);
+  }
   for (let slice: number = first; ; slice = Math.min(2 * slice, longest)) {
     letGarbageGo();
     const left = Math.max(0, end - now());
@@ -100,12 +106,12 @@ function ownSites(): string {
   return sites.length === 0 ? '' : `; of pid ${process.pid}: ${sites.join('; ')}`;
 }
 
-function patiently<R>(millis: number, ticket: number, last: boolean, call: () => R): R {
-  native.setPatience(millis, ticket, last);
+function patiently<R>(millis: number, ticket: number, last: boolean, call: () => R, spilling = false): R {
+  native.setPatience(millis, ticket, last, spilling);
   try {
     return translated(call);
   } finally {
-    native.setPatience(0, 0, false);
+    native.setPatience(0, 0, false, false);
   }
 }
 

@@ -21,6 +21,16 @@ export function callSite(below: CallableFunction): CallSite {
   return site;
 }
 
+/** The same of a put, with as little as names the caller: half the price, which is 2 % of a put of 1 MiB. */
+export function putSite(below: CallableFunction): CallSite {
+  const site: CallSite = {};
+  const limit = Error.stackTraceLimit;
+  Error.stackTraceLimit = 2;
+  Error.captureStackTrace(site, below);
+  Error.stackTraceLimit = limit;
+  return site;
+}
+
 /** The line of the program, as `name (file:line:column)`; empty where none is known. */
 export function textOf(site: CallSite | undefined): string {
   const [frame] = frames(site?.stack ?? '').split('\n');

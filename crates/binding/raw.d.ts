@@ -52,7 +52,7 @@ export declare function inlineBytes(): number
 /** Brings back what is spilled and keeps all until `endWait`: a number for it, or -1 when nothing is spilled. */
 export declare function restore(handles: number[]): number
 /** How long calls of this thread that need room in the store wait for it; `ticket` names a place in line. */
-export declare function setPatience(millis: number, ticket: number, last: boolean): void
+export declare function setPatience(millis: number, ticket: number, last: boolean, spilling: boolean): void
 export declare function wait(handles: number[] | Uint32Array, needed: number, failFast: boolean): number
 /** The number of a wait, or the places of the first `count` that are ready when there are so many; `null`: one is in the list twice. */
 export declare function waitSome(handles: Uint32Array, count: number): number | Handles | null

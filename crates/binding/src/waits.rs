@@ -95,11 +95,11 @@ raw_functions! {
     }
 
     /// How long calls of this thread that need room in the store wait for it: milliseconds, the place in line that a
-    /// number names (0 for none), and whether nobody asks again after this.
-    fn set_patience = c"setPatience" (millis, ticket, last) |scope| {
+    /// number names (0 for none), whether nobody asks again after this, and whether it is only to wait while objects are spilled.
+    fn set_patience = c"setPatience" (millis, ticket, last, spilling) |scope| {
         let millis = scope.get_f64(millis)?.clamp(0.0, f64::from(u32::MAX)) as u32;
-        let (ticket, last) = (scope.get_f64(ticket)? as u64, scope.get_bool(last)?);
-        heliostat_client::set_patience(heliostat_proto::message::Patience { millis, ticket, last });
+        let (ticket, last, spilling) = (scope.get_f64(ticket)? as u64, scope.get_bool(last)?, scope.get_bool(spilling)?);
+        heliostat_client::set_patience(heliostat_proto::message::Patience { millis, ticket, last, spilling });
         Ok(scope.undefined())
     }
 

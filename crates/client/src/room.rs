@@ -5,7 +5,8 @@ use std::cell::Cell;
 use heliostat_proto::message::Patience;
 
 thread_local! {
-    static PATIENCE: Cell<Patience> = const { Cell::new(Patience { millis: 0, ticket: 0, last: false }) };
+    static PATIENCE: Cell<Patience> =
+        const { Cell::new(Patience { millis: 0, ticket: 0, last: false, spilling: false }) };
 }
 
 /// Says how long requests of the calling thread for memory of the store wait for room, until it says otherwise. At first

@@ -28,6 +28,8 @@ const GRACE: Duration = Duration::from_secs(2);
 const STILL: Duration = Duration::from_secs(1);
 /// Pauses between two requests to let go of garbage: the first, doubled up to the last.
 const COLLECT: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(4));
+/// Of those who wait for other things than memory.
+const PLAIN: Patience = Patience { millis: 0, ticket: 0, last: false, spilling: false };
 /// How many holders of memory a refusal names.
 const HOLDERS: usize = 5;
 
@@ -52,7 +54,8 @@ struct Waiter {
     bytes: u64,
     since: Instant,
     until: Option<Instant>,
-    last: bool,
+    /// How it waits for memory.
+    patience: Patience,
     /// The store's file was tried, in vain.
     no_file: bool,
     /// It is being tried: its answer comes from that.
@@ -132,8 +135,8 @@ impl Room {
         let number = self.next;
         self.next += 1;
         let since = Instant::now();
-        let (last, no_file, trying) = (false, false, false);
-        let waiter = Waiter { number, from, ticket, want, bytes, since, until, last, no_file, trying, error };
+        let (patience, no_file, trying) = (PLAIN, false, false);
+        let waiter = Waiter { number, from, ticket, want, bytes, since, until, patience, no_file, trying, error };
         match self.position(from, ticket) {
             Some(at) => self.line[at] = Waiter { since: self.line[at].since, ..waiter },
             None => self.line.push_back(waiter),
@@ -240,7 +243,7 @@ impl Daemon {
         }
         let now = Instant::now();
         let impossible = bytes > self.config.store_capacity;
-        if patience.millis == 0 || impossible {
+        if patience.millis == 0 || impossible || patience.spilling && !self.spills() {
             if patience.ticket != 0 && !patience.last && !impossible {
                 self.room.enter(from, patience.ticket, Want::Nothing, bytes, Some(now + GRACE), error.clone());
             }
@@ -254,7 +257,7 @@ impl Daemon {
             let until = now + Duration::from_millis(patience.millis.into());
             self.room.enter(from, patience.ticket, Want::Memory { request, wish, seat }, bytes, Some(until), error);
             if let Some(waiter) = self.room.line.iter_mut().find(|waiter| waiter.number + 1 == self.room.next) {
-                waiter.last = patience.last;
+                waiter.patience = patience;
             }
         }
         self.make_room();
@@ -391,14 +394,18 @@ impl Daemon {
     /// Answers those whose time is over.
     fn expire(&mut self) {
         let now = Instant::now();
-        let over = |waiter: &Waiter| !waiter.trying && waiter.until.is_some_and(|until| until <= now);
+        let spills = self.spills();
+        let over = |waiter: &Waiter| {
+            let late = waiter.until.is_some_and(|until| until <= now) || waiter.patience.spilling && !spills;
+            late && !waiter.trying
+        };
         let numbers: Vec<u64> = self.room.line.iter().filter(|w| over(w)).map(|waiter| waiter.number).collect();
         for number in numbers {
             let Some(at) = self.room.line.iter().position(|waiter| waiter.number == number) else { continue };
             let waiter = &mut self.room.line[at];
             match waiter.want {
-                Want::Memory { request, .. } if !waiter.last && waiter.ticket != 0 => {
-                    (waiter.want, waiter.until) = (Want::Nothing, Some(now + GRACE));
+                Want::Memory { request, .. } if !waiter.patience.last && waiter.ticket != 0 => {
+                    (waiter.want, waiter.until, waiter.patience) = (Want::Nothing, Some(now + GRACE), PLAIN);
                     let (from, error) = (waiter.from, waiter.error.clone());
                     self.answer_lease(from, request, &Err(error));
                 }
@@ -424,12 +431,14 @@ impl Daemon {
         }
     }
 
+    /// Whether spilling makes room, or can.
+    fn spills(&self) -> bool {
+        self.spilling.is_busy() || self.spilling.may_help()
+    }
+
     /// Whether nothing makes room at the moment.
     fn is_still(&self) -> bool {
-        self.room.progress.elapsed() > STILL
-            && !self.spilling.is_busy()
-            && !self.spilling.may_help()
-            && !self.restores.is_reading()
+        self.room.progress.elapsed() > STILL && !self.spills() && !self.restores.is_reading()
     }
 
     /// Who reads does not wait for those who hold the memory: when nothing makes room, objects are brought back to the
@@ -455,7 +464,9 @@ impl Daemon {
                 waiter.trying.then_some(waiter.number)
             })
             .collect();
-        scattered.into_iter().for_each(|number| self.put_in_file(number));
+        for number in scattered {
+            self.put_in_file(number);
+        }
     }
 
     /// Who puts has the store's file as well where memory is free, but in too many pieces for the object.

@@ -28,8 +28,10 @@ pub(crate) struct Sites {
 struct Query {
     missing: HashSet<WorkerId>,
     told: Told,
-    then: Box<dyn FnOnce(&mut Daemon, Told)>,
+    then: Then,
 }
+
+type Then = Box<dyn FnOnce(&mut Daemon, Told)>;
 
 impl fmt::Debug for Query {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

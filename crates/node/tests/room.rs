@@ -12,7 +12,7 @@ use heliostat_store::{CreateError, HolderKind, LeaseError, PinError, PutError};
 
 const MIB: usize = 1 << 20;
 /// Longer than any test.
-const LONG: Patience = Patience { millis: 600_000, ticket: 0, last: true };
+const LONG: Patience = Patience { millis: 600_000, ticket: 0, last: true, spilling: false };
 
 #[test]
 fn stand_in() {
@@ -296,7 +296,7 @@ fn storage_that_refuses_leaves_the_objects_readable_and_says_so() {
     let node = start(config);
     let driver = patient(&node);
     let all: Vec<Locator> = (0..6).map(|index| put(&driver, index, 1).unwrap()).collect();
-    *driver.link.patience.lock().unwrap() = Patience { millis: 2000, ticket: 1, last: true };
+    *driver.link.patience.lock().unwrap() = Patience { millis: 2000, ticket: 1, last: true, spilling: false };
     let error = exhausted(put(&driver, 9, 4).unwrap_err());
     assert!(matches!(error, LeaseError::Exhausted { disk: true, .. }), "{error:?}");
     for (locator, index) in all.iter().zip(0..) {

@@ -88,6 +88,8 @@ pub struct Patience {
     pub ticket: u64,
     /// Nobody asks again after this: a refusal names those who hold the memory.
     pub last: bool,
+    /// Only while objects are being spilled, or can be: there are other ways to make room.
+    pub spilling: bool,
 }
 
 /// From a process to its node's daemon.

@@ -1,5 +1,6 @@
 //! Anonymous memory files: created by size, sealed against resizing, passed on by descriptor.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -111,7 +112,13 @@ impl Memfd {
     pub fn unlinked(dir: &Path, size: u64) -> Result<Self, MemfdError> {
         let fail = |call| move |errno: Errno| MemfdError::System { call, size, source: errno.into() };
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::EXCL;
-        let fd = rustix::fs::open(dir, flags, Mode::RUSR | Mode::WUSR).map_err(fail("open(O_TMPFILE)"))?;
+        let fd = match rustix::fs::open(dir, flags, Mode::RUSR | Mode::WUSR) {
+            // Some file systems, overlays of older kernels among them, have no files without names.
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOENT) => {
+                named_for_a_moment(dir).map_err(fail("open"))?
+            }
+            result => result.map_err(fail("open(O_TMPFILE)"))?,
+        };
         rustix::fs::ftruncate(&fd, size).map_err(fail("ftruncate"))?;
         Ok(Self { fd, size })
     }
@@ -259,6 +266,16 @@ impl Memfd {
     }
 }
 
+/// Makes an empty file and takes its name away.
+fn named_for_a_moment(dir: &Path) -> Result<OwnedFd, Errno> {
+    let number = RandomState::new().hash_one(std::process::id());
+    let path = dir.join(format!(".heliostat-{number:016x}"));
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let fd = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR)?;
+    rustix::fs::unlink(&path)?;
+    Ok(fd)
+}
+
 impl AsFd for Memfd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
@@ -321,6 +338,17 @@ mod tests {
         let named = std::fs::File::open("/proc/self/exe").unwrap();
         let length = named.metadata().unwrap().len();
         assert!(Memfd::from_unlinked(named.into(), length).is_err());
+    }
+
+    #[test]
+    fn a_file_that_had_a_name_for_a_moment_leaves_none() {
+        let dir = std::env::temp_dir().join(format!("heliostat-memfd-{}", std::process::id()));
+        std::fs::create_dir(&dir).unwrap();
+        let fd = named_for_a_moment(&dir).unwrap();
+        assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0);
+        assert_eq!(Memfd::from_unlinked(fd, 0).unwrap().size(), 0);
+        std::fs::remove_dir(&dir).unwrap();
+        assert!(Memfd::unlinked(&dir, 1).is_err());
     }
 
     #[test]

@@ -112,13 +112,14 @@ fn what_a_client_leaves_unfinished_in_the_file_goes_with_it() {
     let store = Store::new(MIB, Some(1 << 30));
     let (writer, dying) = (store.client(), store.client());
     let kept = dying.put(id(1), &content(2 * MIB)).unwrap();
-    std::mem::forget(dying.create(id(2), Layout::new(2 * MIB)).unwrap());
+    let unfinished = dying.create(id(2), Layout::new(2 * MIB)).unwrap();
     assert_eq!(store.daemon().stats().file, 4 * MIB);
     let seat = dying.params().client;
     store.daemon().client_gone(seat);
     assert_eq!(store.daemon().stats().file, 2 * MIB, "a sealed object is its owner's");
     assert_eq!(writer.pin(&kept).unwrap().bytes(), content(2 * MIB));
     store.daemon().rebuild().unwrap();
+    drop(unfinished);
     writer.free(&[kept]);
     store.assert_empty();
 }

@@ -20,7 +20,7 @@ const KEEP_FREE: u64 = 20;
 /// The file, and what is where in it.
 #[derive(Debug)]
 pub(super) struct File {
-    pub(super) file: Arc<Memfd>,
+    pub(super) backing: Arc<Memfd>,
     free: FreeRanges,
     pub(super) extents: BTreeMap<u64, Extent>,
     /// The file system is in memory after all, whose limits count.
@@ -53,7 +53,7 @@ impl File {
     /// Takes whole pages that read as zeros and can be written without fail.
     pub(super) fn take(&mut self, bytes: u64, reserve: u64) -> Result<u64, LeaseError> {
         let refuse = |reason: String, disk| LeaseError::NoFile { requested: bytes, reason, disk };
-        let (room, all) = self.file.room().map_err(|error| refuse(error.to_string(), false))?;
+        let (room, all) = self.backing.room().map_err(|error| refuse(error.to_string(), false))?;
         let leave = all / KEEP_FREE;
         if room < bytes.saturating_add(leave) {
             let reason = format!("its disk has only {room} bytes left of which {leave} are kept free");
@@ -61,13 +61,13 @@ impl File {
         }
         let wish = Wish { seat: 0, least: bytes, wanted: bytes, whole_pages: true, cold: true };
         let taken = self.free.take(&wish).ok_or_else(|| {
-            let size = self.file.size();
+            let size = self.backing.size();
             refuse(format!("{} bytes of its file, which has {size}, are in use", size - self.free.bytes()), false)
         })?;
         let reserved = if self.is_memory {
-            self.file.reserve_within(taken.start, taken.length, reserve)
+            self.backing.reserve_within(taken.start, taken.length, reserve)
         } else {
-            self.file.reserve(taken.start, taken.length)
+            self.backing.reserve(taken.start, taken.length)
         };
         reserved.map_err(|error| {
             self.put_back(taken.start, taken.length);
@@ -78,7 +78,7 @@ impl File {
 
     /// Gives pages back; those that the system refuses to take back can't be used again, since they aren't zero.
     fn put_back(&mut self, start: u64, length: u64) {
-        if self.file.punch(start, length).is_ok() {
+        if self.backing.punch(start, length).is_ok() {
             self.free.insert(start, length, Warmth::Cold);
         }
     }
@@ -99,9 +99,9 @@ impl StoreDaemon {
     /// capacity, and for those that are brought back when the memory can't take them. Before the first client joins.
     pub fn keep_file_in(&mut self, dir: &Path, size: u64) -> Result<(), MemfdError> {
         let size = size & !(PAGE - 1);
-        let file = Arc::new(Memfd::unlinked(dir, size)?);
-        let is_memory = file.is_memory();
-        self.file = Some(File { file, free: FreeRanges::new(size), extents: BTreeMap::new(), is_memory });
+        let backing = Arc::new(Memfd::unlinked(dir, size)?);
+        let is_memory = backing.is_memory();
+        self.file = Some(File { backing, free: FreeRanges::new(size), extents: BTreeMap::new(), is_memory });
         Ok(())
     }
 
@@ -190,12 +190,14 @@ impl StoreDaemon {
             })
             .map(|(start, _)| *start)
             .collect();
-        orphans.into_iter().for_each(|start| file.give_back(start));
+        for start in orphans {
+            file.give_back(start);
+        }
     }
 }
 
 impl FileTarget {
     pub(super) fn new(file: &File, offset: u64, length: u64) -> Self {
-        Self { file: Arc::clone(&file.file), offset, length }
+        Self { file: Arc::clone(&file.backing), offset, length }
     }
 }

@@ -242,8 +242,8 @@ impl StoreDaemon {
             self.table_file.share()?,
             file.into(), // the daemon keeps only its mapping
         ];
-        let file_size = self.file.as_ref().map_or(0, |file| file.file.size());
-        let shared_file = self.file.as_ref().map(|file| file.file.share()).transpose()?;
+        let file_size = self.file.as_ref().map_or(0, |file| file.backing.size());
+        let shared_file = self.file.as_ref().map(|file| file.backing.share()).transpose()?;
         self.last_seat = client;
         self.clients.insert(client, Client { identity: who, pages, lanes: [None; LANES as usize] });
         let StoreConfig { capacity, slots, holds, .. } = self.config;
