@@ -1,6 +1,6 @@
 import test from 'ava';
-import { allocate, get, ObjectStoreFullError, put, putAsync, remote, state, wait } from 'heliostat';
-import { eventually, storeIsEmpty, withCluster } from './support/cluster.js';
+import { allocate, get, type ObjectRef, ObjectStoreFullError, put, putAsync, remote, state, wait } from 'heliostat';
+import { collectGarbage, eventually, storeIsEmpty, withCluster } from './support/cluster.js';
 
 const MIB = 1 << 20;
 
@@ -34,7 +34,10 @@ test.serial(
   'the error says where another process made what it holds, and where tasks and drafts were asked for',
   async (t) => {
     const hoard = remote(function hoard() {
-      return Array.from({ length: 8 }, () => put(new Uint8Array(10 << 20)));
+      // The place is known while a reference lives where it was made.
+      const refs = Array.from({ length: 8 }, () => put(new Uint8Array(10 << 20)));
+      (globalThis as { hoarded?: ObjectRef[] }).hoarded = refs;
+      return refs;
     });
     const hoarded = await get(hoard.remote());
     const result = remote(() => new Uint8Array(50 << 20)).remote();
@@ -53,7 +56,16 @@ test.serial(
       new RegExp(`of pid ${process.pid}: 1 of 62\\d+ bytes from .*full-store.spec.ts:\\d+:\\d+\\)?; 1 of 52`),
     );
     for (const each of [...hoarded, result, draft]) each[Symbol.dispose]();
-    await storeIsEmpty();
+    const forget = remote(() => {
+      delete (globalThis as { hoarded?: ObjectRef[] }).hoarded;
+      return process.pid;
+    });
+    // Whichever worker it was.
+    await eventually('an empty store', async () => {
+      await forget.remote().get();
+      await collectGarbage();
+      return (await state.memory()).objects === 0;
+    });
   },
 );
 

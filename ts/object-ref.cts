@@ -78,14 +78,14 @@ export function sweepRefs(): number {
 }
 
 /**
- * Where the objects of handles were made. What others keep when this program has let go of it stays known, until the
- * handle is another object's.
+ * Where the objects of handles were made, while a reference to them is alive. Held weakly: the frames of a call site that
+ * nobody has read yet hold the functions of these frames, and what those can see, the reference itself among it.
  */
-const sites = new Map<number, CallSite>();
+const sites = new Map<number, WeakRef<CallSite>>();
 
 /** Where the object of a handle was made, if this thread made it. */
 export function siteOfHandle(handle: number): CallSite | undefined {
-  return sites.get(handle);
+  return sites.get(handle)?.deref();
 }
 
 /** Ends the references of this session; how they are called stays known. */
@@ -163,7 +163,7 @@ export class ObjectRef<T = unknown> implements Disposable {
     this.#session = now;
     this.#site = site;
     this.#share = share;
-    if (site !== undefined) sites.set(handle, site);
+    if (site !== undefined) sites.set(handle, new WeakRef(site));
     else if (share === null && sites.size > 0) sites.delete(handle);
     finalizers.register(this, share ?? handle);
   }

@@ -11,7 +11,7 @@ import {
 } from 'heliostat';
 import { collectGarbage, eventually, withCluster } from '../support/cluster.js';
 
-withCluster(test, { objectStoreMemory: 64 << 20 });
+withCluster(test, { objectStoreMemory: 64 << 20, objectSpilling: false });
 
 for (const [kind, maker] of Object.entries({
   synchronous: remote(function* failing(n: number) {
