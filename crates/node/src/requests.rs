@@ -58,28 +58,13 @@ impl Daemon {
             ToDaemon::StoreLease { request, body, patience } => {
                 return self.lease_memory(from, request, &body, patience);
             }
-            ToDaemon::Restore { request, locators } => {
-                self.restore(from, request, locators);
-                return true;
-            }
-            ToDaemon::RestoreEnd { request } => {
-                self.end_restore(from, request);
-                return true;
-            }
-            ToDaemon::Sites { request, sites } => {
-                self.on_sites(from, request, sites);
-                return true;
-            }
-            ToDaemon::ReadPart { request, locator, start, length } => {
-                self.read_part(from, request, &locator, start, length);
-                return true;
-            }
-            ToDaemon::Locate { request, locator } => {
-                self.locate(from, request, &locator);
-                return true;
-            }
-            ToDaemon::StoreFree { locators } => {
-                self.free_objects(locators);
+            message @ (ToDaemon::Restore { .. }
+            | ToDaemon::RestoreEnd { .. }
+            | ToDaemon::Sites { .. }
+            | ToDaemon::ReadPart { .. }
+            | ToDaemon::Locate { .. }
+            | ToDaemon::StoreFree { .. }) => {
+                self.on_objects(from, message);
                 return true;
             }
             ToDaemon::Connect { request, peer } => {
@@ -122,6 +107,21 @@ impl Daemon {
         };
         self.perform(actions);
         true
+    }
+
+    /// Serves what concerns stored objects.
+    fn on_objects(&mut self, from: WorkerId, message: ToDaemon) {
+        match message {
+            ToDaemon::Restore { request, locators } => self.restore(from, request, locators),
+            ToDaemon::RestoreEnd { request } => self.end_restore(from, request),
+            ToDaemon::Sites { request, sites } => self.on_sites(from, request, sites),
+            ToDaemon::ReadPart { request, locator, start, length } => {
+                self.read_part(from, request, &locator, start, length);
+            }
+            ToDaemon::Locate { request, locator } => self.locate(from, request, &locator),
+            ToDaemon::StoreFree { locators } => self.free_objects(locators),
+            _ => {}
+        }
     }
 
     /// A driver goes: what its job runs ends now, and when all that this wrote is with the driver, it is told so.

@@ -338,10 +338,10 @@ impl Core {
         }
         for (handle, value) in returns.into_iter().zip(values) {
             // free() may have settled it already: then the late bytes are nobody's.
-            if !self.is_ready(handle) {
-                self.resolve(handle, value, look);
-            } else {
+            if self.is_ready(handle) {
                 self.discard(&[value]);
+            } else {
+                self.resolve(handle, value, look);
             }
             self.drop_count(handle, Count::Held);
         }
