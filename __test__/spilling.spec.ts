@@ -15,7 +15,7 @@ import {
   state,
   wait,
 } from 'heliostat';
-import { eventually, storeIsEmpty, withCluster } from './support/cluster.js';
+import { eventually, killed, storeIsEmpty, withCluster } from './support/cluster.js';
 
 const MIB = 1 << 20;
 const dir = mkdtempSync(join(tmpdir(), 'heliostat-spill-test-'));
@@ -135,7 +135,7 @@ test.serial('a worker killed while its arguments come back loses nothing', async
   );
   for (let round = 0; round < 4; round += 1) {
     const worker = (await state.listWorkers()).find(({ state: activity }) => activity === 'busy');
-    if (worker !== undefined) process.kill(worker.pid, 'SIGKILL');
+    if (worker !== undefined) killed(worker.pid);
     await new Promise((resolve) => setTimeout(resolve, 30));
   }
   t.deepEqual(

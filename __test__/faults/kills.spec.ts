@@ -1,6 +1,6 @@
 import test from 'ava';
 import { get, type ObjectRef, put, remote, state } from 'heliostat';
-import { eventually, workerPids } from '../support/cluster.js';
+import { eventually, killed, workerPids } from '../support/cluster.js';
 import { alive, Promises, withWatchedCluster } from '../support/promises.js';
 
 withWatchedCluster(test);
@@ -11,7 +11,7 @@ const ROUNDS = Number(process.env['HELIOSTAT_KILLS'] ?? 25);
 async function killOne(random: number): Promise<void> {
   const pids = await workerPids();
   const pid = pids[Math.floor(random * pids.length)];
-  if (pid !== undefined && pid > 0) process.kill(pid, 'SIGKILL');
+  if (pid !== undefined && pid > 0) killed(pid);
 }
 
 /** One round in a function of its own, so that nothing of it is held afterwards. */

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import test from 'ava';
 import { get, init, type ObjectRef, put, remote, shutdown, state } from 'heliostat';
-import { collectGarbage, eventually, storeIsEmpty } from '../support/cluster.js';
+import { collectGarbage, eventually, killed, storeIsEmpty } from '../support/cluster.js';
 
 const MIB = 1 << 20;
 const JOINED = fileURLToPath(new URL('../fixtures/spills-joined.mjs', import.meta.url));
@@ -73,7 +73,7 @@ test.serial('a worker that is killed while its results are spilled loses none th
     while ((await state.memory()).spilling.spilledBytes === before && Date.now() < end)
       await new Promise((resolve) => setTimeout(resolve, 5));
     const [worker] = (await state.listWorkers()).filter((each) => each.state !== 'starting');
-    if (worker !== undefined) process.kill(worker.pid, 'SIGKILL');
+    if (worker !== undefined) killed(worker.pid);
   }
   for (const [index, ref] of results.entries()) t.true(isFilled(await get(ref), index), `result ${index}`);
   for (const ref of results) ref[Symbol.dispose]();

@@ -15,7 +15,7 @@ import {
   state,
   WorkerCrashedError,
 } from 'heliostat';
-import { eventually, workerPids } from '../support/cluster.js';
+import { eventually, killed, workerPids } from '../support/cluster.js';
 import { alive, Promises, withWatchedCluster } from '../support/promises.js';
 
 withWatchedCluster(test, { numCpus: 3 });
@@ -165,7 +165,7 @@ test.serial(`makers killed at ${KILLS} moments: every item is right and comes on
     await new Promise((resolve) => setTimeout(resolve, next() * 40));
     const pids = (await workerPids()).filter((pid) => pid > 0);
     const pid = pids[Math.floor(next() * pids.length)];
-    if (pid !== undefined) process.kill(pid, 'SIGKILL');
+    if (pid !== undefined) killed(pid);
     for (const { seen, error } of await streams) {
       t.is(error, undefined);
       t.deepEqual(seen, upTo(60));

@@ -79,6 +79,15 @@ export async function workerPids(): Promise<number[]> {
   return (await state.listWorkers()).map(({ pid }) => pid);
 }
 
+/** Kills a worker that may have ended since it was listed; whether it lived. */
+export function killed(pid: number): boolean {
+  try {
+    return process.kill(pid, 'SIGKILL');
+  } catch {
+    return false;
+  }
+}
+
 /** Waits until the store holds nothing: no bytes, objects, pins or drafts. */
 export async function storeIsEmpty(): Promise<void> {
   let last = '';
