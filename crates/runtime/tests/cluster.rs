@@ -10,17 +10,6 @@ use heliostat_runtime::{Counts, ExecutionId, Handle, Values as _};
 use proptest::prelude::*;
 use support::{Cluster, worker};
 
-/// A task that worker 1 has ended at once, so that several of its function are sent ahead from here on.
-fn quick_task(c: &mut Cluster) -> Handle {
-    let first = c.submit(0, &[], &[]);
-    c.grant(1);
-    c.quiet();
-    let execution = c.cores[1].next_execution().expect("arrived");
-    c.finish(1, execution, &[]);
-    c.quiet();
-    first
-}
-
 #[test]
 fn a_reference_kept_by_a_worker_outlives_the_task_and_the_drivers_handle() {
     let mut c = Cluster::new(2);
@@ -197,7 +186,7 @@ fn a_death_for_want_of_memory_is_tried_again_later_and_told_with_task_and_attemp
 #[test]
 fn a_function_that_never_ended_waits_for_an_idle_worker() {
     let mut c = Cluster::new(3);
-    let first = quick_task(&mut c);
+    let first = c.quick_task();
     let others = [0, 1].map(|_| c.submit_with(0, &[], &[], |submission| submission.function = [2; 32]));
     assert_eq!(c.grants.len(), 1, "how long the first function takes says nothing about the second");
     c.grant(2);
@@ -216,7 +205,7 @@ fn a_function_that_never_ended_waits_for_an_idle_worker() {
 #[test]
 fn nothing_waits_behind_a_task_that_runs_unexpectedly_long() {
     let mut c = Cluster::new(3);
-    let first = quick_task(&mut c);
+    let first = c.quick_task();
     let stuck = c.submit(0, &[], &[]);
     let ahead = c.submit(0, &[], &[]);
     assert!(c.grants.is_empty(), "sent ahead");
@@ -269,7 +258,7 @@ fn after_the_end_of_the_node_everything_fails_at_once() {
 #[test]
 fn what_waits_behind_a_waiting_task_runs_elsewhere() {
     let mut c = Cluster::new(3);
-    let first = quick_task(&mut c);
+    let first = c.quick_task();
     let waiter = c.submit(0, &[], &[]);
     let behind = c.submit(0, &[], &[]);
     c.quiet();
